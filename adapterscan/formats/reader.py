@@ -1,0 +1,155 @@
+"""Read one file of an artifact: bounded, once, and hashed over the very bytes that are analysed.
+
+Bytes are read into private buffers and never mapped: a mapped file that is truncated under us kills
+the process with SIGBUS, and a mapped page can change between hashing it and analysing it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from adapterscan.errors import ChangedWhileReading, Unreadable
+from adapterscan.model import GitSha1, Sha256
+
+SEGMENT_BYTES = 8 << 20
+
+
+class SourceFile:
+    """A regular file, opened once without blocking. Use as a context manager.
+
+    `path` is the artifact-relative name for messages; `local` is where the bytes are.
+    Raises Unreadable when it cannot be opened or is a FIFO, device, socket or folder.
+    """
+
+    def __init__(self, path: str, local: Path) -> None:
+        self.path = path
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        try:
+            descriptor = os.open(local, flags)
+        except OSError as error:
+            reason = f"cannot be opened ({error.strerror or type(error).__name__})"
+            raise Unreadable(path, reason, hint="check that it exists and is readable") from error
+        self._file = os.fdopen(descriptor, "rb", buffering=0)
+        self._stat = os.fstat(descriptor)
+        if not stat.S_ISREG(self._stat.st_mode):
+            self._file.close()
+            raise Unreadable(
+                path, "is not a regular file", hint="remove it; loaders could hang on it"
+            )
+        self.size: int = self._stat.st_size
+        self._seen: list[tuple[int, bytes]] = []
+        self.sha256: Sha256 | None = None
+        self.git_sha1: GitSha1 | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def read(self, start: int, length: int) -> bytes:
+        """Return up to `length` bytes from `start` (fewer only at the end of the file).
+
+        The bytes are remembered, and `segments` checks that it sees the same ones again.
+        """
+        length = max(0, min(length, self.size - start))
+        buffer = bytearray(length)
+        self._fill(start, memoryview(buffer))
+        piece = bytes(buffer)
+        self._seen.append((start, piece))
+        return piece
+
+    def reread(self, start: int, length: int, blake2b: bytes) -> bytes:
+        """Return bytes that `segments` has already passed, proven equal by their BLAKE2b digest."""
+        buffer = bytearray(length)
+        self._fill(start, memoryview(buffer))
+        if hashlib.blake2b(buffer).digest() != blake2b:
+            raise self._changed()
+        return bytes(buffer)
+
+    def segments(self, cuts: list[int]) -> Iterator[tuple[int, memoryview]]:
+        """Yield (start, bytes) over the whole file in order, hashing each segment in the background.
+
+        A segment is at most SEGMENT_BYTES long unless no cut (an ascending list of offsets at which
+        a segment may end) falls inside it. After the last one `sha256` and `git_sha1` are set.
+        Raises ChangedWhileReading when earlier reads, or the file's size or time, no longer agree.
+        """
+        sha256 = hashlib.sha256()
+        sha1 = hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
+        digest_sha1 = self.size <= SEGMENT_BYTES  # hubs promise git ids for small files only
+        with ThreadPoolExecutor(1, "hash") as pool:
+            pending: Future[None] | None = None
+            for start, end in _plan(self.size, cuts):
+                buffer = bytearray(end - start)
+                view = memoryview(buffer)
+                self._fill(start, view)
+                self._check_seen(start, view)
+                if pending is not None:
+                    pending.result()
+                pending = pool.submit(sha256.update, view)
+                if digest_sha1:
+                    sha1.update(view)
+                yield start, view.toreadonly()
+            if pending is not None:
+                pending.result()
+        self._check_unchanged()
+        self.sha256 = Sha256(sha256.hexdigest())
+        self.git_sha1 = GitSha1(sha1.hexdigest()) if digest_sha1 else None
+
+    def read_all(self) -> bytes:
+        """Return the whole file, hashed. For small files: the caller has checked `size`."""
+        return b"".join(bytes(view) for _, view in self.segments([]))
+
+    def _fill(self, start: int, view: memoryview) -> None:
+        self._file.seek(start)
+        done = 0
+        while done < len(view):
+            try:
+                count = self._file.readinto(view[done:])
+            except OSError as error:
+                raise Unreadable(self.path, f"read failed ({error.strerror})") from error
+            if not count:
+                raise self._changed()
+            done += count
+
+    def _check_seen(self, start: int, view: memoryview) -> None:
+        end = start + len(view)
+        for at, piece in self._seen:
+            low, high = max(at, start), min(at + len(piece), end)
+            if low < high and piece[low - at : high - at] != view[low - start : high - start]:
+                raise self._changed()
+
+    def _check_unchanged(self) -> None:
+        now = os.fstat(self._file.fileno())
+        if (now.st_size, now.st_mtime_ns) != (self._stat.st_size, self._stat.st_mtime_ns):
+            raise self._changed()
+
+    def _changed(self) -> ChangedWhileReading:
+        return ChangedWhileReading(
+            self.path,
+            "changed while it was being read",
+            hint="scan again when nothing is writing to it",
+        )
+
+
+def _plan(size: int, cuts: list[int]) -> Iterator[tuple[int, int]]:
+    start, last = 0, 0
+    for cut in [*(cut for cut in cuts if 0 < cut < size), size]:
+        if cut - start > SEGMENT_BYTES and last > start:
+            yield start, last
+            start = last
+        last = cut
+    if last > start:
+        yield start, last
