@@ -1,0 +1,401 @@
+"""Follow the opcodes of one pickle symbolically: what it names, what it calls, what it would build.
+
+Nothing is imported, called or built. Calls become `Call` values, globals become `Global` values.
+When the stack or the memo is misused, CPython stops after having executed everything before: those
+facts stay, the misuse is recorded as `Defect`, and we go on so that later names are seen too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from adapterscan.formats.pickle_opcodes import LexicalError, Opaque, lex
+
+#: None, bool, int, float, str, bytes, list, tuple, Pairs, Group, Global, Call, PersistentId or
+#: Opaque. Lists and objects may contain themselves: never compare, hash, print or walk one unbounded.
+Value = Any
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Pairs:
+    """A dict, as the pairs that were set, in order. Keys may be any value, also repeated."""
+
+    items: list[tuple[Value, Value]] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Group:
+    """A set or frozenset, as the items that were added."""
+
+    items: list[Value] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Global:
+    """A name that the unpickler would import. `module` and `name` are untrusted text."""
+
+    module: str
+    name: str
+    position: int
+    resolved: bool = True
+    called: bool = False
+    built: bool = False  # state was set on it, or on what it returned
+    after_break: bool = False
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Call:
+    """A call that the unpickler would make, and what would be done to its result."""
+
+    target: Value
+    args: Value
+    kwargs: Value = None
+    root: Global | None = None  # the global at the start of a chain of calls
+    states: list[Value] = field(default_factory=list)  # BUILD, in order
+    items: list[tuple[Value, Value]] = field(default_factory=list)  # SETITEM(S)
+    appended: list[Value] = field(default_factory=list)  # APPEND(S), ADDITEMS
+
+    @property
+    def module(self) -> str:
+        """Return the module of the called global, "" when something else is called."""
+        return self.target.module if isinstance(self.target, Global) else ""
+
+    @property
+    def name(self) -> str:
+        """Return the name of the called global, "" when something else is called."""
+        return self.target.name if isinstance(self.target, Global) else ""
+
+    def is_to(self, module: str, name: str) -> bool:
+        """Return whether this calls exactly `module.name`."""
+        return self.module == module and self.name == name
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class PersistentId:
+    """An object that the loader is asked for by id: storages, in files of torch."""
+
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """Where the pickle stops making sense.
+
+    `code`: "unknown_opcode" | "truncated" | "stack" | "memo" | "limit".
+    """
+
+    code: str
+    reason: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How far a pickle is followed. The defaults hold a file of a million tensors' names."""
+
+    opcodes: int = 4_000_000
+    memo: int = 1_000_000
+    depth: int = 10_000  # open marks
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Disassembly:
+    """What one pickle does. `end` is the position after STOP, or where reading ended."""
+
+    start: int
+    end: int
+    complete: bool  # STOP was reached
+    globals: tuple[Global, ...]
+    value: Value
+    opcodes: int
+    defect: Defect | None  # the first one
+
+
+def disassemble(data: bytes, start: int = 0, limits: Limits | None = None) -> Disassembly:
+    """Follow the pickle that begins at `start`. Never raises on hostile bytes; see `Defect`.
+
+    Cost: about 1 µs per opcode; values are shared, never expanded.
+    """
+    machine = _Machine(limits or Limits())
+    value: Value = Opaque("no value")
+    count, end, complete = 0, start, False
+    try:
+        for name, argument, position in lex(data, start):
+            count += 1
+            if count > machine.limits.opcodes:
+                raise _LimitError(f"more than {machine.limits.opcodes} opcodes")
+            end = machine.position = position
+            if name == "STOP":
+                value, end, complete = machine.pop(), position + 1, True
+                break
+            _HANDLERS[name](machine, argument)
+    except LexicalError as error:
+        machine.fail(error.code, error.reason, error.position)
+        end = error.position
+    except _LimitError as error:
+        machine.fail("limit", str(error), end)
+    found = tuple(machine.globals)
+    return Disassembly(start, end, complete, found, value, count, machine.defect)
+
+
+class _LimitError(Exception):
+    pass
+
+
+class _Machine:
+    """The unpickler's stack, marks and memo, over symbolic values."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.stack: list[Value] = []
+        self.below: list[list[Value]] = []  # stacks under the open marks
+        self.memo: dict[int, Value] = {}
+        self.globals: list[Global] = []
+        self.defect: Defect | None = None
+        self.position = 0
+
+    def fail(self, code: str, reason: str, position: int | None = None) -> None:
+        if self.defect is None:
+            where = self.position if position is None else position
+            self.defect = Defect(code, reason, where)
+
+    def push(self, value: Value) -> None:
+        self.stack.append(value)
+
+    def pop(self) -> Value:
+        if self.stack:
+            return self.stack.pop()
+        self.fail("stack", "pops from an empty stack")
+        return Opaque("nothing on the stack")
+
+    def top(self) -> Value:
+        if self.stack:
+            return self.stack[-1]
+        self.fail("stack", "needs a value on an empty stack")
+        return Opaque("nothing on the stack")
+
+    def pop_mark(self) -> list[Value]:
+        items = self.stack
+        if self.below:
+            self.stack = self.below.pop()
+        else:
+            self.fail("stack", "needs a mark that was never set")
+            self.stack = []
+        return items
+
+    def name(self, module: Value, name: Value) -> Global:
+        resolved = isinstance(module, str) and isinstance(name, str)
+        found = Global(
+            _text(module), _text(name), self.position, resolved, after_break=self.defect is not None
+        )
+        self.globals.append(found)
+        return found
+
+    def call(self, target: Value, args: Value, kwargs: Value = None) -> None:
+        root = target if isinstance(target, Global) else None
+        if isinstance(target, Call):
+            root = target.root
+        if root is not None:
+            root.called = True
+        self.push(Call(target, args, kwargs, root))
+
+    def put(self, key: Value) -> None:
+        if len(self.memo) >= self.limits.memo:
+            raise _LimitError(f"more than {self.limits.memo} memo entries")
+        self.memo[key if isinstance(key, int) else -1] = self.top()
+
+    def get(self, key: Value) -> None:
+        if isinstance(key, int) and key in self.memo:
+            self.push(self.memo[key])
+            return
+        self.fail("memo", f"asks for memo entry {_text(key)}, which was never stored")
+        self.push(Opaque("missing memo entry"))
+
+
+def _text(value: Value) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and abs(value) < 1 << 64:
+        return str(value)
+    return "?"
+
+
+def _touch(value: Value) -> None:
+    """Note that a global, or what a call to it returned, gets its state changed."""
+    root = value.root if isinstance(value, Call) else value
+    if isinstance(root, Global):
+        root.built = True
+
+
+def _mark(machine: _Machine, _: object) -> None:
+    if len(machine.below) >= machine.limits.depth:
+        raise _LimitError(f"more than {machine.limits.depth} open marks")
+    machine.below.append(machine.stack)
+    machine.stack = []
+
+
+def _pop(machine: _Machine, _: object) -> None:
+    if machine.stack or not machine.below:
+        machine.pop()
+    else:
+        machine.pop_mark()
+
+
+def _global(machine: _Machine, pair: tuple[Value, Value]) -> None:
+    machine.push(machine.name(*pair))
+
+
+def _stack_global(machine: _Machine, _: object) -> None:
+    name, module = machine.pop(), machine.pop()
+    machine.push(machine.name(module, name))
+
+
+def _extension(machine: _Machine, argument: object) -> None:
+    found = machine.name("copyreg", f"extension code {_text(argument)}")
+    found.resolved = False  # what a code means is set by the process that loads the file
+    machine.push(found)
+
+
+def _inst(machine: _Machine, pair: tuple[Value, Value]) -> None:
+    args = tuple(machine.pop_mark())
+    machine.call(machine.name(*pair), args)
+
+
+def _pop_mark(machine: _Machine, _: object) -> None:
+    machine.pop_mark()
+
+
+def _obj(machine: _Machine, _: object) -> None:
+    items = machine.pop_mark()
+    if not items:
+        machine.fail("stack", "OBJ without a class")
+        items = [Opaque("nothing on the stack")]
+    machine.call(items[0], tuple(items[1:]))
+
+
+def _reduce(machine: _Machine, _: object) -> None:
+    args = machine.pop()
+    machine.call(machine.pop(), args)
+
+
+def _newobj_ex(machine: _Machine, _: object) -> None:
+    kwargs, args = machine.pop(), machine.pop()
+    machine.call(machine.pop(), args, kwargs)
+
+
+def _build(machine: _Machine, _: object) -> None:
+    state, target = machine.pop(), machine.top()
+    _touch(target)
+    if isinstance(target, Call):
+        target.states.append(state)
+
+
+def _extend(machine: _Machine, items: list[Value]) -> None:
+    target = machine.top()
+    if isinstance(target, list):
+        target.extend(items)
+    elif isinstance(target, Group):
+        target.items.extend(items)
+    elif isinstance(target, Call):
+        target.appended.extend(items)
+    elif isinstance(target, Global):
+        _touch(target)  # sys.path.append and the like
+
+
+def _set(machine: _Machine, items: list[Value]) -> None:
+    if len(items) % 2:
+        machine.fail("stack", "odd number of keys and values")
+        items.append(Opaque("nothing on the stack"))
+    target = machine.top()
+    pairs = zip(items[::2], items[1::2], strict=True)
+    if isinstance(target, Pairs | Call):
+        target.items.extend(pairs)
+    elif isinstance(target, Global):
+        _touch(target)  # os.environ[...] = ... and the like
+
+
+def _append(machine: _Machine, _: object) -> None:
+    item = machine.pop()
+    _extend(machine, [item])
+
+
+def _setitem(machine: _Machine, _: object) -> None:
+    value, key = machine.pop(), machine.pop()
+    _set(machine, [key, value])
+
+
+def _tuple(size: int) -> Callable[[_Machine, object], None]:
+    def handler(machine: _Machine, _: object) -> None:
+        items = [machine.pop() for _ in range(size)]
+        machine.push(tuple(reversed(items)))
+
+    return handler
+
+
+def _dict(machine: _Machine, _: object) -> None:
+    items = machine.pop_mark()
+    machine.push(Pairs())
+    _set(machine, items)
+
+
+def _constant(value: Value) -> Callable[[_Machine, object], None]:
+    return lambda machine, _: machine.push(value)
+
+
+def _nothing(_: _Machine, __: object) -> None:
+    pass
+
+
+def _argument(machine: _Machine, argument: object) -> None:
+    machine.push(argument)
+
+
+_LITERALS = (
+    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 STRING BINSTRING SHORT_BINSTRING BINBYTES "
+    "SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 "
+    "FLOAT BINFLOAT"
+)
+
+_HANDLERS: Mapping[str, Callable[[_Machine, Any], None]] = {
+    **dict.fromkeys(_LITERALS.split(), _argument),
+    **dict.fromkeys(("PROTO", "FRAME", "READONLY_BUFFER"), _nothing),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Machine.get),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Machine.put),
+    **dict.fromkeys(("EXT1", "EXT2", "EXT4"), _extension),
+    **dict.fromkeys(("REDUCE", "NEWOBJ"), _reduce),
+    "MEMOIZE": lambda machine, _: machine.put(len(machine.memo)),
+    "NONE": _constant(None),
+    "NEWTRUE": _constant(True),
+    "NEWFALSE": _constant(False),
+    "EMPTY_TUPLE": _constant(()),
+    "NEXT_BUFFER": _constant(Opaque("out-of-band buffer")),
+    "EMPTY_LIST": lambda machine, _: machine.push([]),
+    "EMPTY_DICT": lambda machine, _: machine.push(Pairs()),
+    "EMPTY_SET": lambda machine, _: machine.push(Group()),
+    "MARK": _mark,
+    "POP": _pop,
+    "POP_MARK": _pop_mark,
+    "DUP": lambda machine, _: machine.push(machine.top()),
+    "TUPLE1": _tuple(1),
+    "TUPLE2": _tuple(2),
+    "TUPLE3": _tuple(3),
+    "TUPLE": lambda machine, _: machine.push(tuple(machine.pop_mark())),
+    "LIST": lambda machine, _: machine.push(machine.pop_mark()),
+    "DICT": _dict,
+    "FROZENSET": lambda machine, _: machine.push(Group(machine.pop_mark())),
+    "APPEND": _append,
+    "APPENDS": lambda machine, _: _extend(machine, machine.pop_mark()),
+    "ADDITEMS": lambda machine, _: _extend(machine, machine.pop_mark()),
+    "SETITEM": _setitem,
+    "SETITEMS": lambda machine, _: _set(machine, machine.pop_mark()),
+    "GLOBAL": _global,
+    "STACK_GLOBAL": _stack_global,
+    "INST": _inst,
+    "OBJ": _obj,
+    "NEWOBJ_EX": _newobj_ex,
+    "BUILD": _build,
+    "PERSID": lambda machine, argument: machine.push(PersistentId(argument)),
+    "BINPERSID": lambda machine, _: machine.push(PersistentId(machine.pop())),
+}
