@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from adapterscan.errors import FileProblem
 from adapterscan.model import Evidence
 
 #: Bits per element of every dtype of the safetensors format (safetensors 0.8.0, `Dtype`).
@@ -74,6 +75,7 @@ class WeightFile:
     tensors: tuple[TensorInfo, ...]
     metadata: Mapping[str, str] = field(default_factory=dict)
     evidence: tuple[Evidence, ...] = ()
+    problem: FileProblem | None = None  # why the data must not be read although the header can be
 
 
 def numpy_dtype(name: str) -> np.dtype[Any] | None:

@@ -1,0 +1,129 @@
+"""Match the patterns that PEFT reads from a config, with the same engine but where it cannot hang us.
+
+PEFT hands these patterns to Python's `re` (docs/threats.md), where `(a+)+$` against a module name
+never returns. Linear engines refuse the lookaheads of honest patterns, and the `regex` package,
+which has a time limit, can be made to take all memory while it compiles. So patterns that repeat or
+group anything are matched by `re` in a child process with a memory limit, which is killed when it
+falls silent. A pattern that does not come to an answer is a fact worth reporting.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+PATTERN_LIMIT = 4096  # characters; the longest honest pattern seen has 600
+SILENCE_SECONDS = 2.0  # for one pattern against CHUNK names; honest ones take milliseconds
+MEMORY_BYTES = 512 << 20
+STRIKES = 3  # after so many silent patterns the rest are given up as well
+CHUNK = 1000
+_ACTIVE = re.compile(r"[*+?{(|\[\\]")  # anything that repeats, groups, branches or escapes
+
+_CHILD = """
+import json, re, sys
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (@LIMIT@, @LIMIT@))
+except (ImportError, ValueError, OSError):
+    pass
+patterns, names = json.load(sys.stdin)
+for index, pattern in patterns:
+    try:
+        match = re.compile(pattern).fullmatch
+        for start in range(0, len(names), @CHUNK@):
+            hits = [i for i in range(start, min(start + @CHUNK@, len(names))) if match(names[i])]
+            print(json.dumps([index, hits, None]), flush=True)
+        print(json.dumps([index, [], "done"]), flush=True)
+    except (re.error, OverflowError, RecursionError, MemoryError, ValueError) as error:
+        print(json.dumps([index, [], type(error).__name__]), flush=True)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """The names that a pattern matches in full; `problem` says why the answer is not known."""
+
+    names: frozenset[str]
+    problem: str = ""  # "" | "timeout" | "too long" | "invalid: …"
+
+
+def match_all(patterns: Sequence[str], names: Sequence[str]) -> Mapping[str, Matches]:
+    """Return for each pattern the subset of `names` that `re.fullmatch` accepts.
+
+    Takes milliseconds without a child for plain names, about 30 ms with one, and at most
+    STRIKES × SILENCE_SECONDS (and a little) for hostile patterns.
+    """
+    answers: dict[str, Matches] = {}
+    risky: list[str] = []
+    for pattern in dict.fromkeys(patterns):
+        if len(pattern) > PATTERN_LIMIT:
+            answers[pattern] = Matches(frozenset(), "too long")
+        elif _ACTIVE.search(pattern):
+            risky.append(pattern)
+        else:
+            plain = re.compile(pattern)
+            answers[pattern] = Matches(frozenset(name for name in names if plain.fullmatch(name)))
+    strikes = 0
+    while risky and strikes < STRIKES:
+        done = _run_child(risky, names)
+        answers.update(done)
+        risky = [pattern for pattern in risky if pattern not in done]
+        if risky:
+            answers[risky.pop(0)] = Matches(frozenset(), "timeout")
+            strikes += 1
+    return answers | {pattern: Matches(frozenset(), "timeout") for pattern in risky}
+
+
+def _run_child(patterns: Sequence[str], names: Sequence[str]) -> dict[str, Matches]:
+    """Return answers in order up to the first pattern that hung or killed the child."""
+    script = _CHILD.replace("@LIMIT@", str(MEMORY_BYTES)).replace("@CHUNK@", str(CHUNK))
+    child = subprocess.Popen(  # noqa: S603  our own interpreter and script; patterns are its input
+        [sys.executable, "-I", "-S", "-c", script],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    lines: queue.Queue[str] = queue.Queue()
+    reader = threading.Thread(target=_pump, args=(child, lines), daemon=True)
+    reader.start()
+    answers: dict[str, Matches] = {}
+    hits: dict[int, list[int]] = {}
+    try:
+        request = json.dumps([list(enumerate(patterns)), list(names)])
+        threading.Thread(target=_feed, args=(child, request), daemon=True).start()
+        while line := lines.get(timeout=SILENCE_SECONDS):
+            index, found, status = json.loads(line)
+            hits.setdefault(index, []).extend(found)
+            if status == "done":
+                answers[patterns[index]] = Matches(frozenset(names[i] for i in hits[index]))
+            elif status:
+                answers[patterns[index]] = Matches(frozenset(), f"invalid: {status}")
+    except queue.Empty:
+        pass
+    finally:
+        child.kill()
+        child.wait()
+        reader.join()
+        if child.stdout:
+            child.stdout.close()
+    return answers
+
+
+def _feed(child: subprocess.Popen[str], request: str) -> None:
+    if child.stdin:
+        try:
+            child.stdin.write(request)
+            child.stdin.close()
+        except OSError:
+            return  # the child died or was killed; its silence says so
+
+
+def _pump(child: subprocess.Popen[str], lines: queue.Queue[str]) -> None:
+    if child.stdout:
+        for line in child.stdout:
+            lines.put(line)
+    lines.put("")

@@ -1,0 +1,392 @@
+"""Turn a weight file and its config into an adapter: every tensor accounted for, every ΔW located.
+
+PEFT loads an adapter with `load_state_dict(strict=False)`: a key that names any parameter of the base
+model is loaded into the base model, declared or not, and survives `disable_adapter()`. So the first
+question about a tensor is what it will do, and only then what is in it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from adapterscan.formats.config import AdapterConfig
+from adapterscan.formats.patterns import Matches, match_all
+from adapterscan.formats.peft_types import (
+    ALL_PARTS,
+    INPUT_EMBEDDINGS,
+    OUTPUT_EMBEDDINGS,
+    PARTS,
+    TASK_HEADS,
+)
+from adapterscan.formats.tensors import TensorInfo, WeightFile
+from adapterscan.model import ModulePath
+
+DEFAULT_RANK = 8  # LoraConfig's defaults, which PEFT uses when a config leaves them out
+DEFAULT_ALPHA = 8.0
+_PREFIXES = ("base_model.model.", "module.", "_fsdp_wrapped_module.", "_orig_mod.")
+_INFIXES = ("_fsdp_wrapped_module.", "_orig_mod.", "_checkpoint_wrapped_module.")
+_LAYER = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
+
+
+class Role(Enum):
+    """What a loader does with a tensor."""
+
+    ADAPTER = "adapter weight"
+    DECLARED = "declared full weight"
+    OVERWRITE = "undeclared overwrite of a base weight"
+    EMBEDDING = "undeclared replacement of an embedding"
+    UNMATCHED = "unmatched"
+
+
+@dataclass(frozen=True, slots=True)
+class Accounted:
+    """One tensor and what a loader does with it. `path` has no wrapper prefixes."""
+
+    tensor: TensorInfo
+    path: str
+    role: Role
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Where the factors of one ΔW lie. Shapes follow `kind`; `part` selects within shared tensors.
+
+    kind: "linear" | "conv" | "embedding" | "experts" (target_parameters) | "merged" (legacy).
+    """
+
+    module: ModulePath
+    kind: str
+    a: TensorInfo
+    b: TensorInfo
+    rank: int
+    scaling: float
+    part: int = 0
+    parts: int = 1
+    diag: TensorInfo | None = None  # KaSA
+    magnitude: TensorInfo | None = None  # DoRA: the true delta also needs the base weight
+
+    @property
+    def name(self) -> str:
+        """Return the module path, with the part where tensors hold several deltas."""
+        return f"{self.module}[{self.part}]" if self.parts > 1 else self.module
+
+    @property
+    def family(self) -> str:
+        """Return what kind of module it is, `self_attn.q_proj`: its last two names without numbers."""
+        names = [name for name in self.module.split(".") if not name.isdigit()]
+        return ".".join(names[-2:])
+
+    @property
+    def layer(self) -> int | None:
+        """Return the first number in the module path, or None."""
+        match = _LAYER.search(self.module)
+        return int(match[1]) if match and len(match[1]) < 7 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A module that has adapter tensors but no ΔW that we can compute, and why."""
+
+    module: str
+    reason: str
+    defect: str  # stable code for rules: "orphan" | "shape" | "rank-limit" | "variant"
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """One adapter: its config, its weight file, and what they mean together."""
+
+    folder: str
+    config: AdapterConfig
+    weights: WeightFile
+    accounted: tuple[Accounted, ...]
+    deltas: tuple[Delta, ...]
+    problems: tuple[Problem, ...]
+    patterns: Mapping[str, Matches] = field(default_factory=dict)
+    untargeted: tuple[str, ...] = ()
+
+
+def build_adapter(folder: str, config: AdapterConfig, weights: WeightFile) -> Adapter:
+    """Account for every tensor of `weights` under `config` and locate the low-rank deltas."""
+    parsed = [_Key.parse(tensor) for tensor in weights.tensors]
+    kind = config.peft_type or _guess_type(parsed)
+    modules = sorted({key.module for key in parsed if key.part in ("lora_A", "lora_embedding_A")})
+    patterns = match_all(_patterns(config), [*modules, *_probes(config)])
+    ledger = _Ledger(config, kind, modules, parsed)
+    accounted = tuple(ledger.account(key) for key in parsed)
+    deltas: list[Delta] = []
+    problems: list[Problem] = []
+    if kind in ("LORA", "XLORA"):
+        for found in _deltas(config, parsed, patterns):
+            (deltas if isinstance(found, Delta) else problems).append(found)  # type: ignore[arg-type]
+    return Adapter(
+        folder, config, weights, accounted, tuple(deltas), tuple(problems), patterns,
+        tuple(_untargeted(config, modules, patterns)),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """A tensor name taken apart: `model.layers.0.q_proj` + `lora_A` + `weight`."""
+
+    tensor: TensorInfo
+    path: str  # without wrapper prefixes
+    module: str  # what stands before the part; the path without its last name when there is none
+    part: str  # "" for a key that no tuner owns
+    leaf: str  # "weight", "bias", or "" for a bare parameter
+    prefixed: bool
+
+    @classmethod
+    def parse(cls, tensor: TensorInfo) -> _Key:
+        path, prefixed = _strip(tensor.name)
+        names = path.split(".")
+        at = next((i for i, name in enumerate(names) if name in ALL_PARTS), None)
+        if at is None:
+            return cls(tensor, path, ".".join(names[:-1]), "", names[-1], prefixed)
+        leaf = names[-1] if len(names) > at + 1 and names[-1] in ("weight", "bias") else ""
+        return cls(tensor, path, ".".join(names[:at]), names[at], leaf, prefixed)
+
+
+def _strip(name: str) -> tuple[str, bool]:
+    prefixed, changed = False, True
+    while changed:
+        changed = False
+        for prefix in _PREFIXES:
+            if name.startswith(prefix):
+                name, changed = name[len(prefix) :], True
+                prefixed = prefixed or prefix.startswith("base_model")
+    for infix in _INFIXES:
+        name = name.replace(infix, "")
+    return name, prefixed
+
+
+def _guess_type(keys: Sequence[_Key]) -> str:
+    """Name the one tuner whose segments the keys use; "" when none or several would fit."""
+    used = {key.part for key in keys if key.part}
+    if used and used <= PARTS["LORA"]:
+        return "LORA"
+    fits = [kind for kind, parts in PARTS.items() if used and used <= parts]
+    return fits[0] if len(fits) == 1 else ""
+
+
+class _Ledger:
+    """Decides what a loader does with each tensor of one file."""
+
+    def __init__(
+        self, config: AdapterConfig, kind: str, modules: Sequence[str], keys: Sequence[_Key]
+    ) -> None:
+        self.config = config
+        self.parts = PARTS.get(kind, frozenset())
+        self.adapted = frozenset(key.module for key in keys if key.part)
+        self.roots = frozenset(module.split(".", 1)[0] for module in self.adapted if module)
+        self.saved = (*config.modules_to_save, *TASK_HEADS.get(config.task_type, ()))
+        bare = [key.module.rsplit(".", 1)[-1] for key in keys if not key.part]
+        self.input_embedding = any(name in INPUT_EMBEDDINGS for name in bare)
+
+    def account(self, key: _Key) -> Accounted:
+        role, why = self._adapter(key) if key.part else self._full(key)
+        return Accounted(key.tensor, key.path, role, why)
+
+    def _adapter(self, key: _Key) -> tuple[Role, str]:
+        if key.part in self.parts:
+            if key.part == "trainable_tokens_delta" and not (
+                self.config.trainable_tokens or self.config.peft_type == "TRAINABLE_TOKENS"
+            ):
+                return Role.UNMATCHED, "trainable tokens without trainable_token_indices"
+            return Role.ADAPTER, key.part
+        kind = self.config.peft_type or "unknown"
+        return Role.UNMATCHED, f"{key.part} is not a parameter of peft_type {kind}"
+
+    def _full(self, key: _Key) -> tuple[Role, str]:
+        saved = self._saved_by(key.module)
+        if saved is not None:
+            return Role.DECLARED, f"modules_to_save: {saved}"
+        if self._declared_bias(key):
+            return Role.DECLARED, f"bias: {self.config.bias}"
+        owner = key.module.removesuffix(".base_layer")
+        name = owner.rsplit(".", 1)[-1]
+        if name in INPUT_EMBEDDINGS | OUTPUT_EMBEDDINGS and key.leaf == "weight":
+            if owner in self.adapted:
+                return Role.DECLARED, "base_layer of an adapted embedding"
+            if name in INPUT_EMBEDDINGS or self.input_embedding:
+                return Role.EMBEDDING, "not in modules_to_save"
+        if self._reaches_base(key):
+            return Role.OVERWRITE, "not declared in the config"
+        return Role.UNMATCHED, "no loader knows this name"
+
+    def _saved_by(self, module: str) -> str | None:
+        """PEFT wraps by plain string suffix: `norm` also catches `input_layernorm`."""
+        names = module.split(".")
+        ancestors = [".".join(names[: end + 1]) for end in range(len(names))]
+        for entry in self.saved:
+            if entry and any(ancestor.endswith(entry) for ancestor in ancestors):
+                return entry
+        return None
+
+    def _declared_bias(self, key: _Key) -> bool:
+        if self.config.bias == "all":
+            return key.leaf == "bias"
+        owner = key.module.removesuffix(".base_layer")
+        return self.config.bias == "lora_only" and key.leaf == "bias" and owner in self.adapted
+
+    def _reaches_base(self, key: _Key) -> bool:
+        """Whether the name could be a parameter or buffer of the base model.
+
+        Without the base we go by where the name stands (under the adapter prefix or a tree that the
+        adapter adapts) and by its last name; a false yes costs a question, a false no a backdoor.
+        """
+        root = key.path.split(".", 1)[0]
+        return (
+            key.prefixed
+            or root in self.roots
+            or (bool(key.module) and key.leaf in ("weight", "bias"))
+        )
+
+
+def _patterns(config: AdapterConfig) -> list[str]:
+    """Return every pattern of the config that decides which module gets which rank and scale."""
+    found = [_keyed(key) for key in (*config.rank_pattern, *config.alpha_pattern)]
+    if isinstance(config.target_modules, str) and config.target_modules != "all-linear":
+        found.append(config.target_modules)
+    excluded = config.raw.get("exclude_modules")
+    if isinstance(excluded, str):
+        found.append(excluded)
+    return found
+
+
+def _keyed(key: str) -> str:
+    """PEFT looks a module up in rank_pattern and alpha_pattern by `re.match` of this."""
+    return rf"(.*\.)?({key})$"
+
+
+def _probes(config: AdapterConfig) -> list[str]:
+    """Names that make a pattern which can hang do so: module names of common bases, and runs of each
+    letter that the patterns themselves contain."""
+    letters = {letter for pattern in _patterns(config) for letter in pattern if letter.isalnum()}
+    runs = [letter * 48 + "!" for letter in sorted(letters)[:64]]
+    return ["model.embed_tokens", "model.layers.10.self_attn.q_proj", "transformer.h.10.attn.c_attn",
+            "lm_head", *runs] if letters else []  # fmt: skip
+
+
+def _untargeted(
+    config: AdapterConfig, modules: Sequence[str], patterns: Mapping[str, Matches]
+) -> Iterator[str]:
+    """Yield adapted modules that the config does not target: PEFT ignores their tensors."""
+    target = config.target_modules
+    if target is None or target == "all-linear" or config.target_parameters:
+        return
+    if isinstance(target, str):
+        matches = patterns[target]
+        if not matches.problem:
+            yield from (module for module in modules if module not in matches.names)
+        return
+    wanted = frozenset(target)
+    for module in modules:
+        names = module.split(".")
+        if not any(".".join(names[i:]) in wanted for i in range(len(names))):
+            yield module
+
+
+def _deltas(
+    config: AdapterConfig, keys: Sequence[_Key], patterns: Mapping[str, Matches]
+) -> Iterator[Delta | Problem]:
+    groups: dict[str, dict[str, TensorInfo]] = defaultdict(dict)
+    for key in keys:
+        if key.part and key.leaf != "bias":
+            groups[key.module].setdefault(key.part, key.tensor)
+    for module, parts in groups.items():
+        for first, second in (("lora_A", "lora_B"), ("lora_embedding_A", "lora_embedding_B")):
+            a, b = parts.get(first), parts.get(second)
+            if a is None and b is None:
+                continue
+            if a is None or b is None:
+                missing = first if a is None else second
+                yield Problem(module, f"has no {missing}", "orphan")
+            else:
+                yield from _module_deltas(config, patterns, module, parts, a, b)
+
+
+def _module_deltas(
+    config: AdapterConfig,
+    patterns: Mapping[str, Matches],
+    module: str,
+    parts: Mapping[str, TensorInfo],
+    a: TensorInfo,
+    b: TensorInfo,
+) -> Iterator[Delta | Problem]:
+    layout = _layout(config, patterns, module, a, b)
+    if isinstance(layout, Problem):
+        yield layout
+        return
+    kind, rank, count = layout
+    scaling = scaling_of(config, patterns, module, rank)
+    for part in range(count):
+        yield Delta(
+            ModulePath(module), kind, a, b, rank, scaling, part, count,
+            parts.get("lora_diag"), parts.get("lora_magnitude_vector"),
+        )  # fmt: skip
+
+
+def _layout(
+    config: AdapterConfig,
+    patterns: Mapping[str, Matches],
+    module: str,
+    a: TensorInfo,
+    b: TensorInfo,
+) -> tuple[str, int, int] | Problem:
+    """Return (kind, rank, parts) by the shapes, as PEFT's layers would use them."""
+    if not a.shape or not b.shape or len(a.shape) < 2 or len(b.shape) < 2:
+        return Problem(module, f"has factors of shape {a.shape} and {b.shape}", "shape")
+    rows, columns = a.shape[0], b.shape[1]
+    if a.name.split(".")[-1] == "lora_embedding_A" or "lora_embedding_A" in a.name:
+        kind = "embedding"
+    else:
+        kind = "linear" if len(a.shape) == len(b.shape) == 2 else "conv"
+    declared = declared_rank(config, patterns, module)
+    if kind == "linear" and config.target_parameters and rows == columns and declared:
+        if rows > declared and rows % declared == 0:
+            return "experts", declared, rows // declared
+    if len(a.shape) == 2 and len(b.shape) == 3 and b.shape[2] == 1:
+        return _merged(module, a, b)
+    if kind == "conv" and math.prod(b.shape[2:]) != 1:
+        return Problem(module, f"has lora_B of shape {b.shape}, not pointwise", "variant")
+    if rows != columns:
+        return Problem(module, f"has rank {rows} in A and {columns} in B", "shape")
+    return kind, rows, 1
+
+
+def _merged(module: str, a: TensorInfo, b: TensorInfo) -> tuple[str, int, int] | Problem:
+    """PEFT before 0.3 put q, k, v of a fused layer in one grouped convolution (MergedLinear)."""
+    rank = b.shape[1]
+    if not rank or a.shape[0] % rank or b.shape[0] % max(1, a.shape[0] // rank):
+        return Problem(module, f"has rank {a.shape[0]} in A and {rank} in B", "shape")
+    return "merged", rank, a.shape[0] // rank
+
+
+def declared_rank(
+    config: AdapterConfig, patterns: Mapping[str, Matches], module: str
+) -> int | None:
+    """Return the rank that the config gives to `module`, None when it gives none."""
+    key = _lookup(config.rank_pattern, patterns, module)
+    return config.rank_pattern[key] if key is not None else config.r
+
+
+def scaling_of(
+    config: AdapterConfig, patterns: Mapping[str, Matches], module: str, rank: int
+) -> float:
+    """Return s of ΔW = s·B·A as PEFT computes it: α/r, or α/√r with rsLoRA, per module."""
+    key = _lookup(config.alpha_pattern, patterns, module)
+    alpha = config.alpha_pattern[key] if key is not None else config.alpha
+    if alpha is None:
+        alpha = DEFAULT_ALPHA
+    return alpha / (math.sqrt(rank) if config.rslora else rank) if rank else 0.0
+
+
+def _lookup(table: Mapping[str, float], patterns: Mapping[str, Matches], module: str) -> str | None:
+    return next((key for key in table if module in patterns[_keyed(key)].names), None)

@@ -1,0 +1,57 @@
+"""Make untrusted text safe to show: one line, printable, bounded, nothing invisible.
+
+Names of files, tensors and config fields come from whoever made the adapter. Terminals obey escape
+sequences, bidi controls reorder what a reviewer reads, and secrets must not travel into reports.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+#: Categories that never reach a terminal as they are: controls, format characters (bidi, zero
+#: width, tags), surrogates, private use, unassigned, line and paragraph separators.
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
+
+
+def is_hidden(character: str) -> bool:
+    """Return whether `character` is invisible, reorders text or steers a terminal."""
+    return unicodedata.category(character) in _HIDDEN
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """Return `text` with every hidden character written as an escape, cut in the middle at `limit`."""
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(_escape(c) if is_hidden(c) else c for c in text[: 8 * limit])
+    text = redact(text)
+    if len(text) <= limit:
+        return text
+    head = limit * 2 // 3
+    return f"{text[:head]}…{text[len(text) - (limit - head - 1) :]}"
+
+
+def redact(text: str) -> str:
+    """Return `text` without anything that looks like a hub token."""
+    return _TOKEN.sub("hf_[redacted]", text) if "hf_" in text else text
+
+
+def size_text(size: float) -> str:
+    """Return a byte count for people: `160.2 MB` (decimal units, as hubs show them)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(size) < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def plural(count: int, noun: str, many: str = "") -> str:
+    """Return `1 tensor`, `12 tensors`, or with `many` given, `2 entries`."""
+    return f"{count:,} {noun if count == 1 else many or noun + 's'}"
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
