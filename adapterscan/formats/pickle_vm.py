@@ -14,7 +14,8 @@ from typing import Any
 from adapterscan.formats.pickle_opcodes import LexicalError, Opaque, lex
 
 #: None, bool, int, float, str, bytes, list, tuple, Pairs, Group, Global, Call, PersistentId or
-#: Opaque. Lists and objects may contain themselves: never compare, hash, print or walk one unbounded.
+#: Opaque. Lists and objects may contain themselves: never compare, hash, print or walk them
+#: without a bound.
 Value = Any
 
 
