@@ -1,0 +1,128 @@
+"""Bound what a hub's replies may make the client do: wait, hang, fetch too much, write elsewhere.
+
+The client waits as long as a 429 reply asks it to, has no timeout on API calls, and builds cache
+paths from reply headers. The guard watches requests and replies through the HTTP client's own event
+hooks, for this thread and only while it is attached.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from adapterscan.errors import TooLarge, Unreachable
+from adapterscan.sources.hub_errors import rate_limited, requested_wait
+from adapterscan.text import size_text
+
+_RETRIED = frozenset({408, 429, 500, 502, 503, 504})  # what the client repeats by itself
+_LONGEST_BACKOFF = 8.0
+_ETAG = re.compile(r'(?:W/)?"?[0-9A-Za-z_.+=-]+"?')
+
+
+class Guard:
+    """Counts the waiting a hub asks for, and refuses replies that go too far.
+
+    `patience` is the total of seconds to wait when the hub asks to slow down or fails; `timeout`
+    the seconds without an answer; `max_bytes` the largest body to accept.
+    """
+
+    def __init__(self, endpoint: str, *, patience: float, timeout: float, max_bytes: int) -> None:
+        self._endpoint = endpoint
+        self._patience = patience
+        self._timeout = timeout
+        self._max_bytes = max_bytes
+        self._waited = 0.0
+        self._backoff = 1.0
+        self._owed: float | None = None
+        self._commit: str | None = None
+
+    @contextmanager
+    def watching(self, commit: str | None = None) -> Iterator[None]:
+        """Watch every request that this thread makes inside the block.
+
+        With `commit`, replies about files must belong to it. The block raises RateLimited, TooLarge
+        or Unreachable when a reply goes too far.
+        """
+        from huggingface_hub import get_session
+
+        thread = threading.get_ident()
+
+        def on_request(request: Any) -> None:
+            if threading.get_ident() == thread:
+                self._check_request(request)
+
+        def on_response(response: Any) -> None:
+            if threading.get_ident() == thread:
+                self._check_response(response)
+
+        hooks = get_session().event_hooks
+        self._commit = commit
+        hooks["request"].append(on_request)
+        hooks["response"].append(on_response)
+        try:
+            yield
+        finally:
+            hooks["request"].remove(on_request)
+            hooks["response"].remove(on_response)
+
+    def owed_wait(self) -> float | None:
+        """Return how long the last reply asks us to wait before asking again; None: do not."""
+        owed, self._owed = self._owed, None
+        return owed
+
+    def _check_request(self, request: Any) -> None:
+        limits = request.extensions.get("timeout") or {}
+        request.extensions["timeout"] = {
+            phase: limits.get(phase) or self._timeout
+            for phase in ("connect", "read", "write", "pool")
+        }
+
+    def _check_response(self, response: Any) -> None:
+        self._owed = None
+        if response.status_code in _RETRIED:
+            self._count_wait(response)
+            return
+        self._backoff = 1.0
+        headers = response.headers
+        length = headers.get("content-length", "")
+        if response.request.method != "HEAD":
+            if length.isdecimal():
+                self._check_length(int(length))
+            return
+        for name in ("etag", "x-linked-etag"):
+            if name in headers and not _ETAG.fullmatch(headers[name]):
+                raise self._bad_reply(f"a malformed {name} header")
+        answered = headers.get("x-repo-commit", self._commit)
+        if self._commit is not None and answered != self._commit:
+            raise self._bad_reply("another commit than the one asked for")
+
+    def _count_wait(self, response: Any) -> None:
+        asked = requested_wait(response.headers)
+        wait = self._backoff if asked is None else asked + 1  # the client adds a second
+        self._backoff = min(_LONGEST_BACKOFF, 2 * self._backoff)
+        if self._waited + wait > self._patience:
+            if response.status_code == 429:
+                raise rate_limited(self._endpoint, asked)
+            raise Unreachable(
+                f"{self._endpoint} has a problem of its own (HTTP {response.status_code})",
+                hint="try again later, or scan the cached copy with --offline",
+            )
+        self._waited += wait
+        self._owed = wait
+
+    def _check_length(self, length: int) -> None:
+        if length > self._max_bytes:
+            raise TooLarge(
+                f"{self._endpoint} sends {size_text(length)} at once, "
+                f"more than the limit of {size_text(self._max_bytes)}",
+                hint="raise the limit with --max-download if you trust the repository",
+            )
+
+    def _bad_reply(self, what: str) -> Unreachable:
+        return Unreachable(
+            f"{self._endpoint} answered with {what}; the reply was refused",
+            hint="check the endpoint (HF_ENDPOINT) and any proxy in between",
+        )

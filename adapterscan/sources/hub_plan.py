@@ -1,0 +1,102 @@
+"""Decide which files of a hub listing to fetch, and say of every other one why not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from adapterscan.errors import TooLarge
+from adapterscan.model import Evidence, File, FileKind, Skipped, Subject
+from adapterscan.sources.kinds import is_companion_config, is_full_model
+from adapterscan.sources.names import label, name_collisions, unsafe_name
+from adapterscan.text import plural, size_text
+
+MAX_TEXT_BYTES = 32 << 20  # the largest tokenizer.json in use are about 20 MB
+MAX_PICKLE_BYTES = 64 << 20  # optimizer states beyond it are of no use to anyone but the trainer
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to fetch and what to say about the rest. `fetch` and `listed` partition the files."""
+
+    fetch: tuple[File, ...]
+    listed: tuple[File, ...]
+    problems: tuple[Skipped, ...]
+    evidence: tuple[Evidence, ...]
+
+
+def plan(listing: Iterable[File], *, max_bytes: int) -> Plan:
+    """Return the plan for a listing whose paths are relative to the artifact's root.
+
+    Raises TooLarge when the files to fetch weigh more than `max_bytes` together.
+    """
+    fetch: list[File] = []
+    listed: list[File] = []
+    problems: list[Skipped] = []
+    evidence: list[Evidence] = []
+    seen: set[str] = set()
+    for file in sorted(listing, key=lambda file: file.path):
+        reason = unsafe_name(file.path)
+        if reason:
+            found, problem = unsafe(file.path, reason)
+            evidence.append(found)
+            problems.append(problem)
+        elif file.path in seen:
+            problems.append(Skipped(label(file.path), "listed twice by the hub", failed=True))
+        elif why := why_not_fetched(file):
+            listed.append(replace(file, not_fetched=why))
+        else:
+            fetch.append(file)
+        seen.add(file.path)
+    _check_total(fetch, max_bytes)
+    evidence += name_collisions(file.path for file in (*fetch, *listed))
+    return Plan(tuple(fetch), tuple(listed), tuple(problems), tuple(evidence))
+
+
+def unsafe(path: str, reason: str) -> tuple[Evidence, Skipped]:
+    """Return what to report about a name that could leave the download folder."""
+    name = label(path)
+    return (
+        Evidence("file.unsafe_name", Subject("file", name), reason),
+        Skipped(name, f"its name {reason}; it was not fetched", failed=True),
+    )
+
+
+def why_not_fetched(file: File) -> str:
+    """Return why a file is only listed, or "" when it is needed."""
+    if is_companion_config(file.path):
+        return _too_big(file, MAX_TEXT_BYTES)
+    match file.kind:
+        case FileKind.CONFIG | FileKind.CARD:
+            return ""
+        case FileKind.WEIGHTS:
+            named = "named like the weights of a whole model, not of an adapter"
+            return named if is_full_model(file.path) else ""
+        case FileKind.PICKLE:
+            return _too_big(file, MAX_PICKLE_BYTES)
+        case FileKind.TOKENIZER:
+            return _too_big(file, MAX_TEXT_BYTES)
+        case FileKind.CODE:
+            return "code is reported by its presence, not read"
+        case FileKind.OTHER:
+            return "not read by adapter loaders"
+
+
+def _too_big(file: File, limit: int) -> str:
+    if file.size <= limit:
+        return ""
+    return f"{size_text(file.size)} is more than is fetched of such a file ({size_text(limit)})"
+
+
+def _check_total(files: Sequence[File], max_bytes: int) -> None:
+    total = sum(file.size for file in files)
+    if total <= max_bytes:
+        return
+    largest = max(files, key=lambda file: file.size)
+    raise TooLarge(
+        f"{plural(len(files), 'file')} with {size_text(total)} would be fetched, more than the "
+        f"limit of {size_text(max_bytes)}; the largest is {label(largest.path)} "
+        f"with {size_text(largest.size)}",
+        hint=f"allow it with --max-download {-(-total // 1_000_000)}MB, or name a subfolder "
+        "with org/name:subfolder",
+    )
