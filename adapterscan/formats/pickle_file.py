@@ -1,0 +1,275 @@
+"""Find and disassemble every pickle in a file: bare, in a row, inside archives and arrays."""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from adapterscan.formats.pickle_policy import classify
+from adapterscan.formats.pickle_vm import Disassembly, Limits, disassemble
+from adapterscan.formats.reader import SourceFile
+from adapterscan.formats.sniff import is_tar, sniff
+from adapterscan.formats.zip_archive import (
+    Archive,
+    ArchiveDefect,
+    Member,
+    MemorySource,
+    Source,
+    read_archive,
+    read_member,
+)
+
+#: First pickle of a file written by torch.save before torch 1.6; four more pickles follow it.
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_PICKLES = 5
+
+_LONGEST_PICKLE = 32 << 20
+_MOST_OPCODES = 8_000_000  # in all pickles of one file together
+_MOST_IN_A_ROW = 1000
+_HEAD = 4096
+_HEAD_LIMITS = Limits(opcodes=20_000)
+_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+_PICKLE_NAMES = (".pkl", ".pickle", ".pck", ".pcl", ".joblib", ".dill")
+_LEGACY_TAR = frozenset({"storages", "tensors", "pickle"})
+_UNREADABLE = frozenset({"7z", "rar", "zstd"})
+_DEEPEST = 1  # an archive in an archive, and no deeper
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PickleStream:
+    """One pickle. `index` counts the pickles that follow one another in the same place.
+
+    `expected` is false for a pickle that the container's format does not explain.
+    """
+
+    member: str  # "" for the file itself; "outer/inner" in nested archives
+    index: int
+    expected: bool
+    found: Disassembly
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PickleFile:
+    """All pickles of one file, disassembled once; the facts and the tensor reader share it."""
+
+    file: SourceFile
+    container: str
+    streams: tuple[PickleStream, ...]
+    archive: Archive | None
+    defects: tuple[ArchiveDefect, ...]
+
+    @property
+    def legacy(self) -> bool:
+        """Return whether this is a bare file of torch.save's old format."""
+        return bool(self.streams) and is_legacy(self.streams[0])
+
+
+def is_legacy(stream: PickleStream) -> bool:
+    """Return whether `stream` is the magic number that begins torch.save's old format."""
+    return not stream.member and not stream.index and _is_magic(stream.found)
+
+
+def find_pickles(file: SourceFile) -> PickleFile:
+    """Disassemble every pickle in `file`, whatever its name says.
+
+    Hostile content never raises: it becomes a stream's `defect` or an archive defect.
+    Raises Unreadable or ChangedWhileReading when the bytes cannot be had.
+    """
+    search = _Search()
+    container = sniff(file.read(0, _HEAD))
+    archive = search.look(file, "", container, 0)
+    return PickleFile(file, container, tuple(search.streams), archive, tuple(search.defects))
+
+
+@dataclass(slots=True)
+class _Search:
+    streams: list[PickleStream] = field(default_factory=list)
+    defects: list[ArchiveDefect] = field(default_factory=list)
+    opcodes: int = _MOST_OPCODES
+
+    def look(self, source: Source, name: str, container: str, depth: int) -> Archive | None:
+        """Collect the pickles of `source`; return its zip directory, if it has one."""
+        if container != "zip":
+            self.bare(source, name, 0, container == "pickle")
+        archive = read_archive(source) if container not in ("empty", "text") else None
+        if archive is not None and (container == "zip" or _is_real(archive)):
+            if container != "zip":
+                reason = f"is {container} at its start and zip at its end"
+                self.note(ArchiveDefect("polyglot", reason), name)
+            for defect in archive.defects:
+                self.note(defect, name)
+            for member in archive.members:
+                self.member(source, member, name, depth)
+        if container == "tar":
+            self.tar(source, name, depth)
+        elif container == "npy":
+            self.array(source, name)
+        elif container in ("gzip", "bzip2", "xz", "zlib"):
+            self.compressed(source, name, container, depth)
+        elif container in _UNREADABLE:
+            self.note(ArchiveDefect("unreadable_container", f"{container} is not read"), name)
+        return archive
+
+    def note(self, defect: ArchiveDefect, name: str) -> None:
+        member = "/".join(part for part in (name, defect.member) if part)
+        self.defects.append(ArchiveDefect(defect.code, defect.reason, member))
+
+    def bare(self, source: Source, name: str, start: int, expected: bool) -> None:
+        """Collect the pickles that begin at `start`, reading no further than they reach."""
+        data = source.read(start, _HEAD)
+        if not expected and not _could_be_pickle(data, start + len(data) < source.size):
+            return
+        while True:
+            row = list(self.row(data, name, expected))
+            room = min(_LONGEST_PICKLE, source.size - start) - len(data)
+            cut = row and _is_cut(row[-1].found)
+            if not cut or room <= 0:
+                break
+            data += source.read(start + len(data), min(room, 7 * len(data)))
+        self.opcodes -= sum(stream.found.opcodes for stream in row)
+        self.streams.extend(row)
+        if cut and source.size - start > _LONGEST_PICKLE:
+            self.note(ArchiveDefect("too_large", f"over {_LONGEST_PICKLE} bytes of pickle"), name)
+
+    def row(self, data: bytes, name: str, expected: bool) -> Iterator[PickleStream]:
+        """Yield the pickles that follow one another in `data`."""
+        at, budget, legacy = 0, self.opcodes, False
+        for index in range(_MOST_IN_A_ROW):
+            found = disassemble(data, at, Limits(opcodes=max(0, min(4_000_000, budget))))
+            budget -= found.opcodes
+            legacy = legacy or (index == 0 and _is_magic(found))
+            explained = index == 0 or (legacy and index < LEGACY_PICKLES)
+            if not (explained and expected) and not _is_telling(found):
+                return
+            yield PickleStream(name, index, explained, found)
+            at = found.end
+            if not found.complete or at >= len(data) or (legacy and index == LEGACY_PICKLES - 1):
+                return
+        self.note(ArchiveDefect("too_large", f"over {_MOST_IN_A_ROW} pickles in a row"), name)
+
+    def member(self, source: Source, member: Member, name: str, depth: int) -> None:
+        path = f"{name}/{member.name}" if name else member.name
+        named = member.name.lower().endswith(_PICKLE_NAMES)
+        head = member.head
+        if member.method != 0:
+            head, _ = read_member(source, member, _HEAD)
+        container = sniff(head)
+        nested = container in ("zip", "tar", "npy", "gzip", "bzip2", "xz", *_UNREADABLE)
+        if not named and not nested and not _could_be_pickle(head, len(head) < member.size):
+            return
+        data, defects = read_member(source, member, _LONGEST_PICKLE)
+        inner = MemorySource(data)
+        before = len(self.streams)
+        if nested and depth < _DEEPEST:
+            self.look(inner, path, container, depth + 1)
+        elif nested:
+            self.note(ArchiveDefect("nested_too_deep", "an archive deep in archives"), path)
+        else:
+            self.bare(inner, path, 0, named)
+        if named or len(self.streams) > before:
+            for defect in defects:
+                self.note(defect, name)
+
+    def tar(self, source: Source, name: str, depth: int) -> None:
+        for entry, start, size in _tar_entries(source):
+            path = f"{name}/{entry}" if name else entry
+            if entry in _LEGACY_TAR:
+                reason = "torch's oldest format, which mixes pickles with raw numbers"
+                self.note(ArchiveDefect("legacy_tar", reason), path)
+            container = sniff(source.read(start, min(_HEAD, size)))
+            if container in ("zip", "npy", "gzip", "bzip2", "xz") and depth < _DEEPEST:
+                inner = MemorySource(source.read(start, min(size, _LONGEST_PICKLE)))
+                self.look(inner, path, container, depth + 1)
+            else:
+                # the size may be a lie that other headers correct: read to where the pickle ends
+                named = entry in _LEGACY_TAR or entry.lower().endswith(_PICKLE_NAMES)
+                self.bare(source, path, start, named)
+
+    def array(self, source: Source, name: str) -> None:
+        head = source.read(0, 12)
+        wide = len(head) > 6 and head[6] >= 2
+        length = int.from_bytes(head[8:12] if wide else head[8:10], "little")
+        at = 12 if wide else 10
+        header = source.read(at, min(length, 1 << 16))
+        if b"O" in header.partition(b"descr")[2].partition(b"fortran")[0] or length > 1 << 16:
+            self.bare(source, name, at + length, True)
+
+    def compressed(self, source: Source, name: str, container: str, depth: int) -> None:
+        if depth > _DEEPEST:
+            self.note(ArchiveDefect("nested_too_deep", f"{container} deep in archives"), name)
+            return
+        data, whole = _decompress(source.read(0, _LONGEST_PICKLE), container)
+        if data:
+            self.look(MemorySource(data), name, sniff(data[:_HEAD]), depth + 1)
+        if not whole and depth == 0:
+            self.note(ArchiveDefect("bad_compression", f"{container} cannot be read whole"), name)
+
+
+def _is_magic(found: Disassembly) -> bool:
+    return isinstance(found.value, int) and found.value == LEGACY_MAGIC
+
+
+def _is_real(archive: Archive) -> bool:
+    return any(member.start >= 0 for member in archive.members)
+
+
+def _is_cut(found: Disassembly) -> bool:
+    return found.defect is not None and found.defect.code == "truncated"
+
+
+def _is_telling(found: Disassembly) -> bool:
+    """Return whether bytes that nobody announced as a pickle behave like one."""
+    if found.complete and found.defect is None and found.opcodes > 2:
+        return True
+    return any(
+        item.resolved
+        and not item.after_break
+        and _DOTTED.fullmatch(item.module)
+        and _DOTTED.fullmatch(item.name)
+        and (item.called or classify(item.module, item.name, "trainer") == "dangerous")
+        for item in found.globals
+    )
+
+
+def _could_be_pickle(head: bytes, more: bool) -> bool:
+    """Return whether `head` is, or with `more` bytes might become, a telling pickle."""
+    found = disassemble(head, limits=_HEAD_LIMITS)
+    unfinished = found.defect is not None and found.defect.code in ("truncated", "limit")
+    return _is_telling(found) or (more and unfinished)
+
+
+def _tar_entries(source: Source) -> Iterator[tuple[str, int, int]]:
+    """Yield (name, data start, size) of up to 1000 tar entries."""
+    at = 0
+    for _ in range(1000):
+        block = source.read(at, 512) if at < source.size else b""
+        if not is_tar(block):
+            return
+        name = block[:100].split(b"\0")[0].decode("utf-8", "replace")
+        digits = block[124:136]
+        if digits[0] & 0x80:
+            size = int.from_bytes(digits[1:], "big")
+        else:
+            text = digits.strip(b" \0")
+            size = int(text, 8) if re.fullmatch(rb"[0-7]+", text) else 0
+        yield name.removeprefix("./"), at + 512, size
+        at += 512 + (size + 511) // 512 * 512
+
+
+def _decompress(raw: bytes, container: str) -> tuple[bytes, bool]:
+    """Return up to _LONGEST_PICKLE bytes, and whether that is everything."""
+    try:
+        if container in ("gzip", "zlib"):
+            inflate = zlib.decompressobj(47)
+            return inflate.decompress(raw, _LONGEST_PICKLE), inflate.eof
+        if container == "bzip2":
+            bunzip = bz2.BZ2Decompressor()
+            return bunzip.decompress(raw, _LONGEST_PICKLE), bunzip.eof
+        unxz = lzma.LZMADecompressor(memlimit=256 << 20)
+        return unxz.decompress(raw, _LONGEST_PICKLE), unxz.eof
+    except (zlib.error, OSError, lzma.LZMAError, EOFError):
+        return b"", False

@@ -1,0 +1,88 @@
+"""Tell a file's container by its bytes, never by its name."""
+
+from __future__ import annotations
+
+import re
+
+from adapterscan.formats.pickle_vm import Limits, disassemble
+
+_MAGIC = (
+    (b"PK\x03\x04", "zip"),
+    (b"PK\x05\x06", "zip"),
+    (b"GGUF", "gguf"),
+    (b"\x93NUMPY", "npy"),
+    (b"\x1f\x8b", "gzip"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\x00", "xz"),
+    (b"7z\xbc\xaf\x27\x1c", "7z"),
+    (b"Rar!\x1a\x07", "rar"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\x89HDF\r\n\x1a\n", "hdf5"),
+    (b"version https://git-lfs.github.com/spec/v1", "lfs-pointer"),
+)
+_POINTER = re.compile(
+    rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-[^\n]*\n)*"
+    rb"oid sha256:([0-9a-f]{64})\nsize ([0-9]{1,19})\n?\Z"
+)
+_ZLIB = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
+_HEAD_OPCODES = Limits(opcodes=20_000)
+
+
+def sniff(head: bytes) -> str:
+    """Return the container that `head` (the first kilobytes of a file) begins.
+
+    "empty" "zip" "gguf" "npy" "gzip" "bzip2" "xz" "7z" "rar" "zstd" "hdf5" "lfs-pointer"
+    "safetensors" "tar" "pickle" "zlib" "text" or "unknown".
+    """
+    if not head:
+        return "empty"
+    for magic, container in _MAGIC:
+        if head.startswith(magic):
+            return container
+    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 40:
+        return "safetensors"
+    if is_tar(head):
+        return "tar"
+    if _is_pickle(head):
+        return "pickle"
+    if head.startswith(_ZLIB):
+        return "zlib"
+    return "text" if _is_text(head) else "unknown"
+
+
+def parse_lfs_pointer(content: bytes) -> tuple[str, int] | None:
+    """Return (sha256, size) of the object that a git-lfs pointer file stands for, or None."""
+    match = _POINTER.match(content) if len(content) < 1024 else None
+    return (match[1].decode("ascii"), int(match[2])) if match else None
+
+
+def is_tar(head: bytes) -> bool:
+    """Return whether the first 512 bytes are a tar header (by its checksum: v7 has no magic)."""
+    block = head[:512]
+    if len(block) < 512 or not block[0]:
+        return False
+    try:
+        claimed = int(block[148:156].strip(b" \0") or b"-1", 8)
+    except ValueError:
+        return False
+    return claimed == sum(block[:148]) + 8 * 0x20 + sum(block[156:])
+
+
+def _is_pickle(head: bytes) -> bool:
+    if head[0] == 0x80 and len(head) > 1 and head[1] <= 5:
+        return True
+    found = disassemble(head, limits=_HEAD_OPCODES)
+    if found.complete:
+        return found.opcodes > 1 and found.defect is None
+    whole_head = found.defect is not None and found.defect.code in ("truncated", "limit")
+    return whole_head and any(item.called for item in found.globals)
+
+
+def _is_text(head: bytes) -> bool:
+    if b"\0" in head:
+        return False
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return len(head) - error.start < 4  # a character cut in half by the end of the head
+    return True
