@@ -109,6 +109,7 @@ class Disassembly:
     end: int
     complete: bool  # STOP was reached
     globals: tuple[Global, ...]
+    persistent: tuple[PersistentId, ...]
     value: Value
     opcodes: int
     defect: Defect | None  # the first one
@@ -137,8 +138,8 @@ def disassemble(data: bytes, start: int = 0, limits: Limits | None = None) -> Di
         end = error.position
     except _LimitError as error:
         machine.fail("limit", str(error), end)
-    found = tuple(machine.globals)
-    return Disassembly(start, end, complete, found, value, count, machine.defect)
+    found, ids = tuple(machine.globals), tuple(machine.persistent)
+    return Disassembly(start, end, complete, found, ids, value, count, machine.defect)
 
 
 class _LimitError(Exception):
@@ -154,6 +155,7 @@ class _Machine:
         self.below: list[list[Value]] = []  # stacks under the open marks
         self.memo: dict[int, Value] = {}
         self.globals: list[Global] = []
+        self.persistent: list[PersistentId] = []
         self.defect: Defect | None = None
         self.position = 0
 
@@ -213,6 +215,10 @@ class _Machine:
             return
         self.fail("memo", f"asks for memo entry {_text(key)}, which was never stored")
         self.push(Opaque("missing memo entry"))
+
+    def refer(self, value: Value) -> None:
+        self.persistent.append(PersistentId(value))
+        self.push(self.persistent[-1])
 
 
 def _text(value: Value) -> str:
@@ -397,6 +403,6 @@ _HANDLERS: Mapping[str, Callable[[_Machine, Any], None]] = {
     "OBJ": _obj,
     "NEWOBJ_EX": _newobj_ex,
     "BUILD": _build,
-    "PERSID": lambda machine, argument: machine.push(PersistentId(argument)),
-    "BINPERSID": lambda machine, _: machine.push(PersistentId(machine.pop())),
+    "PERSID": _Machine.refer,
+    "BINPERSID": lambda machine, _: machine.refer(machine.pop()),
 }
