@@ -19,6 +19,7 @@ from adapterscan.text import size_text
 
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})  # what the client repeats by itself
 _LONGEST_BACKOFF = 8.0
+_MAX_REPLY = 64 << 20  # of an API call; a page of a listing is well below 1 MB
 _ETAG = re.compile(r'(?:W/)?"?[0-9A-Za-z_.+=-]+"?')
 
 
@@ -114,7 +115,9 @@ class Guard:
         self._owed = wait
 
     def _check_length(self, length: int) -> None:
-        if length > self._max_bytes:
+        if self._commit is None and length > _MAX_REPLY:
+            raise self._bad_reply(f"{size_text(length)} where a listing was expected")
+        if self._commit is not None and length > self._max_bytes:
             raise TooLarge(
                 f"{self._endpoint} sends {size_text(length)} at once, "
                 f"more than the limit of {size_text(self._max_bytes)}",

@@ -64,7 +64,7 @@ _PICKLE_SUFFIXES = frozenset(
 _ADAPTER_PICKLE = re.compile(
     r"(?:adapter(?:_model|s)?(?:[._-]\d+)*"  # PEFT, torchtune (adapter_0.pt), MLX (adapters.npz)
     r"|pytorch_(?:lora_weights|adapter)"  # diffusers, adapter-transformers
-    r"|(?:.*[._-])?(?:lora|loha|lokr|lycoris)(?:[._-].*)?)"
+    r"|(?!non_lora)(?:.*[._-])?(?:lora|loha|lokr|lycoris)(?:[._-].*)?)"
     r"\.(?:bin|pt|pth|ckpt|npz)"
 )
 _SHARED_LIBRARY = re.compile(r".+\.so(?:\.\d+)+")
