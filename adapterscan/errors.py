@@ -19,8 +19,8 @@
         ├── Unsupported              a format or variant that we do not read yet
         └── ChangedWhileReading      its bytes changed between two looks
 
-`UsageError` ends the run with exit code 2. A `SourceError` ends one target. A `FileProblem` becomes a
-`Skipped` in the report: what was found before it stays.
+`UsageError` ends the run with exit code 2. A `SourceError` ends one target. A `FileProblem` becomes
+a `Skipped` in the report: what was found before it stays.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""The low-rank delta ΔW = s·B·A as a type: spectrum, norms and moments from its factors, never dense.
+"""The low-rank delta ΔW = s·B·A as a type: its statistics from the factors, never dense.
 
-Notation: B (d_out, r), A (r, d_in), s the scaling. With the Gram matrices G_A = A·Aᵀ and G_B = Bᵀ·B,
-G_A = V·Λ·Vᵀ and T = V·Λ^½, the r×r matrix Tᵀ·G_B·T = W·Σ²·Wᵀ holds the squared singular values of
-B·A; P = B·T·W is U·Σ, and Q = (V·Λ^-½·W)ᵀ·A is the right singular basis. Cost O((d_out + d_in)·r²).
-All of it is invariant to (B, A) → (B·R⁻¹, R·A). Squaring the condition number costs accuracy only
-below a relative singular value of about 1e-8, where we stop counting (`numerical_rank`).
+Notation: B (d_out, r), A (r, d_in), s the scaling. With the Gram matrices G_A = A·Aᵀ = V·Λ·Vᵀ and
+G_B = Bᵀ·B, and T = V·Λ^½, the r×r matrix Tᵀ·G_B·T = W·Σ²·Wᵀ holds the squared singular values of
+B·A; P = B·T·W is U·Σ, and Q = (V·Λ^-½·W)ᵀ·A is the right singular basis. It costs
+O((d_out + d_in)·r²). All of it is invariant to (B, A) → (B·R⁻¹, R·A). Squaring the condition
+number costs accuracy only below a relative singular value of about 1e-8, where we stop counting
+(`numerical_rank`).
 
-The fourth moment is exact as well: Σᵢⱼ ΔWᵢⱼ⁴ = ⟨P₂ᵀ·P₂, Q₂ᵀ·Q₂⟩ where P₂ and Q₂ hold the products of
-pairs of columns. It costs O((d_out + d_in)·r⁴), so above `KURTOSIS_RANK` it is taken of the best
+The fourth moment is exact as well: Σᵢⱼ ΔWᵢⱼ⁴ = ⟨P₂ᵀ·P₂, Q₂ᵀ·Q₂⟩ where P₂ and Q₂ hold the products
+of pairs of columns. It costs O((d_out + d_in)·r⁴), so above `KURTOSIS_RANK` it is taken of the best
 approximation of rank `KURTOSIS_RANK_ABOVE`, and the share of energy that this covers is reported.
 """
 
@@ -58,7 +59,7 @@ class DeltaSummary:
 
     @property
     def is_zero(self) -> bool:
-        """Return whether the delta is finite and exactly zero: an adapter that does nothing here."""
+        """Return whether the delta is finite and zero: an adapter that does nothing here."""
         return self.nonfinite == 0 and self.frobenius == 0.0
 
 
@@ -126,13 +127,14 @@ class _Side:
 
 
 def _factor(values: Array) -> _Factor:
-    """Take the Gram matrix; rescale, or count what is not finite, only where the plain way fails."""
+    """Take the Gram matrix; rescale, or count what is not finite, where the plain way fails."""
     factor = _Factor(values, np.zeros((0, 0)), 1.0, 0)
     gram = _gram(factor)
     if np.isfinite(gram).all() and float(np.trace(gram)) > 1e-200:
         return _Factor(values, gram, 1.0, 0)
     nonfinite = sum(int(np.count_nonzero(~np.isfinite(block))) for _, block in factor.blocks())
-    largest = max((float(np.abs(block).max(initial=0.0)) for _, block in factor.blocks()), default=0.0)
+    peaks = [float(np.abs(block).max(initial=0.0)) for _, block in factor.blocks()]
+    largest = max(peaks, default=0.0)
     if nonfinite or not largest:
         return _Factor(values, gram, 0.0, nonfinite)
     scaled = _Factor(values, gram, largest, 0)
@@ -149,7 +151,7 @@ def _gram(factor: _Factor) -> F64:
 
 
 def _side(factor: _Factor, basis: F64, weights: F64, used: int) -> _Side:
-    """Project the factor on `basis` (r, k); `weights` (k,) scale the directions for the energies."""
+    """Project the factor on `basis` (r, k); `weights` (k,) scale directions for the energies."""
     pairs = used * (used + 1) // 2
     moments = np.zeros((pairs, pairs), np.float32)
     products = np.empty((pairs, _BLOCK), np.float32)

@@ -1,6 +1,6 @@
 """The nouns: what travels from a reference to a report. Frozen values, standard library only.
 
-    Ref ─▶ Artifact(File…) ─▶ Evidence… ─▶ Finding… ─▶ Report(+ Skipped… + Coverage)
+Ref ─▶ Artifact(File…) ─▶ Evidence… ─▶ Finding… ─▶ Report(+ Skipped… + Coverage)
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """Files at one fixed state of one source. `problems` are files that could not be taken along."""
+    """Files at one fixed state of one source; `problems` are files that could not come along."""
 
     ref: Ref
     name: str  # what reports call it

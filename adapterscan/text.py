@@ -21,7 +21,7 @@ def is_hidden(character: str) -> bool:
 
 
 def printable(text: str, limit: int = 200) -> str:
-    """Return `text` with every hidden character written as an escape, cut in the middle at `limit`."""
+    """Return `text` with hidden characters escaped, cut in the middle at `limit` characters."""
     if not (text.isascii() and text.isprintable()):
         text = "".join(_escape(c) if is_hidden(c) else c for c in text[: 8 * limit])
     text = redact(text)

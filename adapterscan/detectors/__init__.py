@@ -1,0 +1,18 @@
+"""Detectors measure facts about an artifact; `BUILT_IN` lists them in the order they run."""
+
+from adapterscan.detectors.detector import Detector
+from adapterscan.detectors.static import accounting, code, config, files, modules
+from adapterscan.detectors.weights import outliers, spectra, values
+
+BUILT_IN: tuple[Detector, ...] = (
+    files.DETECTOR,
+    code.DETECTOR,
+    config.DETECTOR,
+    accounting.DETECTOR,
+    modules.DETECTOR,
+    values.DETECTOR,
+    spectra.DETECTOR,
+    outliers.DETECTOR,
+)
+
+__all__ = ["BUILT_IN", "Detector"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from adapterscan.errors import Malformed
 from adapterscan.formats import strict_json
@@ -177,7 +177,7 @@ def _unknown_fields(path: str, raw: Mapping[str, Any]) -> list[Evidence]:
     ]
 
 
-def _numeric(value: Any) -> bool:
+def _numeric(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 

@@ -1,4 +1,4 @@
-"""Match the patterns that PEFT reads from a config, with the same engine but where it cannot hang us.
+"""Match the patterns that PEFT reads from a config, by the same engine, where it cannot hang us.
 
 PEFT hands these patterns to Python's `re` (docs/threats.md), where `(a+)+$` against a module name
 never returns. Linear engines refuse the lookaheads of honest patterns, and the `regex` package,
@@ -23,7 +23,8 @@ SILENCE_SECONDS = 2.0  # for one pattern against CHUNK names; honest ones take m
 MEMORY_BYTES = 512 << 20
 STRIKES = 3  # after so many silent patterns the rest are given up as well
 CHUNK = 1000
-_ACTIVE = re.compile(r"[*+?{(|\[\\]")  # anything that repeats, groups, branches or escapes
+_ACTIVE = re.compile(r"[*+?{()|\[\\]")  # anything that repeats, groups, branches or escapes
+_KEY_HEAD, _KEY_TAIL = r"(.*\.)?(", ")$"
 
 _CHILD = """
 import json, re, sys
@@ -53,6 +54,14 @@ class Matches:
     problem: str = ""  # "" | "timeout" | "too long" | "invalid: …"
 
 
+def keyed(key: str) -> str:
+    """Return the pattern by which PEFT looks a module up in `rank_pattern` and `alpha_pattern`.
+
+    Source: peft 0.21.2, `utils/other.py`, `get_pattern_key`.
+    """
+    return f"{_KEY_HEAD}{key}{_KEY_TAIL}"
+
+
 def match_all(patterns: Sequence[str], names: Sequence[str]) -> Mapping[str, Matches]:
     """Return for each pattern the subset of `names` that `re.fullmatch` accepts.
 
@@ -64,7 +73,7 @@ def match_all(patterns: Sequence[str], names: Sequence[str]) -> Mapping[str, Mat
     for pattern in dict.fromkeys(patterns):
         if len(pattern) > PATTERN_LIMIT:
             answers[pattern] = Matches(frozenset(), "too long")
-        elif _ACTIVE.search(pattern):
+        elif _ACTIVE.search(_core(pattern)):
             risky.append(pattern)
         else:
             plain = re.compile(pattern)
@@ -78,6 +87,13 @@ def match_all(patterns: Sequence[str], names: Sequence[str]) -> Mapping[str, Mat
             answers[risky.pop(0)] = Matches(frozenset(), "timeout")
             strikes += 1
     return answers | {pattern: Matches(frozenset(), "timeout") for pattern in risky}
+
+
+def _core(pattern: str) -> str:
+    """Return what the config contributed: one leading `.*` of ours is harmless, and so is `\\.`."""
+    if pattern.startswith(_KEY_HEAD) and pattern.endswith(_KEY_TAIL):
+        pattern = pattern[len(_KEY_HEAD) : -len(_KEY_TAIL)]
+    return pattern.replace("\\.", "")
 
 
 def _run_child(patterns: Sequence[str], names: Sequence[str]) -> dict[str, Matches]:

@@ -1,8 +1,8 @@
 """Turn a weight file and its config into an adapter: every tensor accounted for, every ΔW located.
 
-PEFT loads an adapter with `load_state_dict(strict=False)`: a key that names any parameter of the base
-model is loaded into the base model, declared or not, and survives `disable_adapter()`. So the first
-question about a tensor is what it will do, and only then what is in it.
+PEFT loads an adapter with `load_state_dict(strict=False)`: a key that names any parameter of the
+base model is loaded into the base model, declared or not, and survives `disable_adapter()`. So the
+first question about a tensor is what it will do, and only then what is in it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from adapterscan.formats.config import AdapterConfig
-from adapterscan.formats.patterns import Matches, match_all
+from adapterscan.formats.patterns import Matches, keyed, match_all
 from adapterscan.formats.peft_types import (
     ALL_PARTS,
     INPUT_EMBEDDINGS,
@@ -30,6 +30,12 @@ DEFAULT_RANK = 8  # LoraConfig's defaults, which PEFT uses when a config leaves 
 DEFAULT_ALPHA = 8.0
 _PREFIXES = ("base_model.model.", "module.", "_fsdp_wrapped_module.", "_orig_mod.")
 _INFIXES = ("_fsdp_wrapped_module.", "_orig_mod.", "_checkpoint_wrapped_module.")
+_COMMON_NAMES = (
+    "lm_head",
+    "model.embed_tokens",
+    "model.layers.10.self_attn.q_proj",
+    "transformer.h.10.attn.c_attn",
+)
 _LAYER = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
 
 
@@ -78,7 +84,7 @@ class Delta:
 
     @property
     def family(self) -> str:
-        """Return what kind of module it is, `self_attn.q_proj`: its last two names without numbers."""
+        """Return the kind of module: its last two names without numbers, `self_attn.q_proj`."""
         names = [name for name in self.module.split(".") if not name.isdigit()]
         return ".".join(names[-2:])
 
@@ -124,7 +130,10 @@ def build_adapter(folder: str, config: AdapterConfig, weights: WeightFile) -> Ad
     problems: list[Problem] = []
     if kind in ("LORA", "XLORA"):
         for found in _deltas(config, parsed, patterns):
-            (deltas if isinstance(found, Delta) else problems).append(found)  # type: ignore[arg-type]
+            if isinstance(found, Delta):
+                deltas.append(found)
+            else:
+                problems.append(found)
     return Adapter(
         folder, config, weights, accounted, tuple(deltas), tuple(problems), patterns,
         tuple(_untargeted(config, modules, patterns)),
@@ -251,7 +260,7 @@ class _Ledger:
 
 def _patterns(config: AdapterConfig) -> list[str]:
     """Return every pattern of the config that decides which module gets which rank and scale."""
-    found = [_keyed(key) for key in (*config.rank_pattern, *config.alpha_pattern)]
+    found = [keyed(key) for key in (*config.rank_pattern, *config.alpha_pattern)]
     if isinstance(config.target_modules, str) and config.target_modules != "all-linear":
         found.append(config.target_modules)
     excluded = config.raw.get("exclude_modules")
@@ -260,18 +269,11 @@ def _patterns(config: AdapterConfig) -> list[str]:
     return found
 
 
-def _keyed(key: str) -> str:
-    """PEFT looks a module up in rank_pattern and alpha_pattern by `re.match` of this."""
-    return rf"(.*\.)?({key})$"
-
-
 def _probes(config: AdapterConfig) -> list[str]:
-    """Names that make a pattern which can hang do so: module names of common bases, and runs of each
-    letter that the patterns themselves contain."""
+    """Return names on which a pattern that can hang does: module names of common bases, and runs of
+    each letter that the patterns themselves contain."""
     letters = {letter for pattern in _patterns(config) for letter in pattern if letter.isalnum()}
-    runs = [letter * 48 + "!" for letter in sorted(letters)[:64]]
-    return ["model.embed_tokens", "model.layers.10.self_attn.q_proj", "transformer.h.10.attn.c_attn",
-            "lm_head", *runs] if letters else []  # fmt: skip
+    return [*_COMMON_NAMES, *(letter * 48 + "!" for letter in sorted(letters)[:64])]
 
 
 def _untargeted(
@@ -349,9 +351,9 @@ def _layout(
     else:
         kind = "linear" if len(a.shape) == len(b.shape) == 2 else "conv"
     declared = declared_rank(config, patterns, module)
-    if kind == "linear" and config.target_parameters and rows == columns and declared:
-        if rows > declared and rows % declared == 0:
-            return "experts", declared, rows // declared
+    fused = kind == "linear" and bool(config.target_parameters) and rows == columns
+    if fused and declared and rows > declared and rows % declared == 0:
+        return "experts", declared, rows // declared
     if len(a.shape) == 2 and len(b.shape) == 3 and b.shape[2] == 1:
         return _merged(module, a, b)
     if kind == "conv" and math.prod(b.shape[2:]) != 1:
@@ -389,4 +391,4 @@ def scaling_of(
 
 
 def _lookup(table: Mapping[str, float], patterns: Mapping[str, Matches], module: str) -> str | None:
-    return next((key for key in table if module in patterns[_keyed(key)].names), None)
+    return next((key for key in table if module in patterns[keyed(key)].names), None)

@@ -24,12 +24,14 @@ SEGMENT_BYTES = 8 << 20
 class SourceFile:
     """A regular file, opened once without blocking. Use as a context manager.
 
-    `path` is the artifact-relative name for messages; `local` is where the bytes are.
+    `path` is the artifact-relative name for messages; `local` is where the bytes are; `git_sha1`
+    asks for git's blob id beside the SHA-256.
     Raises Unreadable when it cannot be opened or is a FIFO, device, socket or folder.
     """
 
-    def __init__(self, path: str, local: Path) -> None:
+    def __init__(self, path: str, local: Path, *, git_sha1: bool = False) -> None:
         self.path = path
+        self._wants_git_sha1 = git_sha1
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         try:
             descriptor = os.open(local, flags)
@@ -80,7 +82,7 @@ class SourceFile:
         return bytes(buffer)
 
     def segments(self, cuts: list[int]) -> Iterator[tuple[int, memoryview]]:
-        """Yield (start, bytes) over the whole file in order, hashing each segment in the background.
+        """Yield (start, bytes) over the whole file in order, hashing in the background.
 
         A segment is at most SEGMENT_BYTES long unless no cut (an ascending list of offsets at which
         a segment may end) falls inside it. After the last one `sha256` and `git_sha1` are set.
@@ -88,7 +90,6 @@ class SourceFile:
         """
         sha256 = hashlib.sha256()
         sha1 = hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
-        digest_sha1 = self.size <= SEGMENT_BYTES  # hubs promise git ids for small files only
         with ThreadPoolExecutor(1, "hash") as pool:
             pending: Future[None] | None = None
             for start, end in _plan(self.size, cuts):
@@ -99,14 +100,14 @@ class SourceFile:
                 if pending is not None:
                     pending.result()
                 pending = pool.submit(sha256.update, view)
-                if digest_sha1:
+                if self._wants_git_sha1:
                     sha1.update(view)
                 yield start, view.toreadonly()
             if pending is not None:
                 pending.result()
         self._check_unchanged()
         self.sha256 = Sha256(sha256.hexdigest())
-        self.git_sha1 = GitSha1(sha1.hexdigest()) if digest_sha1 else None
+        self.git_sha1 = GitSha1(sha1.hexdigest()) if self._wants_git_sha1 else None
 
     def read_all(self) -> bytes:
         """Return the whole file, hashed. For small files: the caller has checked `size`."""

@@ -1,4 +1,4 @@
-"""Read the header of a safetensors file: bounded, checked, and stricter than loaders where they differ.
+"""Read the header of a safetensors file: bounded, and stricter than loaders where they differ.
 
 Source: the format's README and the reference parser, safetensors 0.8.0. Duplicate tensor names are
 accepted by the reference parser (the last wins), as are unknown fields and whitespace padding; each
@@ -48,7 +48,7 @@ def read_safetensors(file: SourceFile) -> WeightFile:
     metadata = _metadata(file, pairs)
     entries = [_entry(file, name, value, data_start) for name, value in pairs if name != _META]
     kept = {tensor.name: tensor for tensor, _ in entries}  # the last wins, as in the reference
-    problem = _layout_problem(file, [tensor for tensor, _ in entries], data_start)
+    problem = _layout_problem(file, list(kept.values()), data_start)
     evidence = (
         *_header_evidence(file, raw, pairs, metadata),
         *_duplicates(file, [tensor.name for tensor, _ in entries]),
@@ -103,7 +103,9 @@ def _entry(
     fields = dict(value)
     if len(fields) != len(value):
         raise _malformed(file, f"entry {shown!r} repeats a field", "duplicate-field")
-    dtype, shape, offsets = (fields.get(key) for key in ("dtype", "shape", "data_offsets"))
+    dtype: Any = fields.get("dtype")
+    shape: Any = fields.get("shape")
+    offsets: Any = fields.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in BITS:
         raise _malformed(
             file, f"tensor {shown!r} has unknown dtype {printable(str(dtype), 20)!r}", "bad-dtype"
@@ -159,7 +161,7 @@ def _header_evidence(
     if metadata:
         size = sum(len(key) + len(value) for key, value in metadata.items())
         yield Evidence("container.metadata", subject, size, "bytes", {"keys": len(metadata)})
-    block = next((value for name, value in pairs if name == _META), [])
+    block: Pairs = next((value for name, value in pairs if name == _META), [])
     for key in _repeated([name for name, _ in block]):
         details = {"key": printable(key)}
         yield Evidence("container.duplicate_metadata_key", subject, printable(key), "", details)
@@ -186,7 +188,7 @@ def _extra(file: SourceFile, tensor: TensorInfo, extra: tuple[str, ...]) -> Evid
 
 
 def _hidden_archive(file: SourceFile) -> Iterator[Evidence]:
-    """A ZIP is found from its end, so a safetensors file can be a ZIP (and a torch file) as well."""
+    """A ZIP is found from its end, so a safetensors file can be a ZIP (or a torch file) too."""
     tail = file.read(max(0, file.size - _ZIP_TAIL), _ZIP_TAIL)
     at = tail.rfind(b"PK\x05\x06")
     while at >= 0:
@@ -213,5 +215,5 @@ def _sizes(value: Any) -> bool:
 def _malformed(file: SourceFile, reason: str, defect: str) -> Malformed:
     return Malformed(
         file.path, reason, defect=defect,
-        hint="loaders refuse it; ask the author for a clean file, and treat it as hostile until then",
+        hint="loaders refuse it; treat it as hostile until its author explains it",
     )  # fmt: skip

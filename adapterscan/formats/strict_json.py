@@ -14,7 +14,7 @@ Pairs = list[tuple[str, Any]]
 def parse(
     data: bytes, path: str, *, limit: int, on_object: Callable[[Pairs], Any] | None = None
 ) -> Any:
-    """Return the parsed value of `data`. `on_object` sees every object's pairs, duplicates included.
+    """Return the value of `data`. `on_object` sees every object's pairs, duplicates included.
 
     `NaN` and `Infinity`, which Python's loaders accept, are accepted as floats.
     Raises LimitExceeded over `limit` bytes, Malformed for anything that is not one JSON value.

@@ -1,4 +1,4 @@
-"""Tensors as a file describes them: names, dtypes, shapes and byte ranges, with no data read yet."""
+"""Tensors as a file describes them: names, dtypes, shapes and byte ranges, no data read yet."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class WeightFile:
-    """What the container of a weight file says. `evidence` holds facts about the container itself."""
+    """What the container of a weight file says; `evidence` holds facts about the container."""
 
     path: str
     container: str  # "safetensors" | "torch-zip" | "torch-legacy"
@@ -85,12 +85,13 @@ def numpy_dtype(name: str) -> np.dtype[Any] | None:
     if name in _ML_DTYPES:
         import ml_dtypes
 
-        return np.dtype(getattr(ml_dtypes, _ML_DTYPES[name]))
+        dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, _ML_DTYPES[name]))
+        return dtype
     return None
 
 
 def as_array(tensor: TensorInfo, storage: memoryview | bytes) -> npt.NDArray[Any]:
-    """View `storage` (the bytes of the tensor's range) as an array of `tensor.shape`, without a copy.
+    """View `storage` (the bytes of the tensor's range) as an array of `tensor.shape`, no copy.
 
     Raises ValueError when the dtype is packed or the view would leave its storage.
     """

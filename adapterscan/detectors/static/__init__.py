@@ -1,0 +1,1 @@
+"""Detectors that need only the files: names, headers, configs."""

@@ -1,0 +1,1 @@
+"""Detectors that need the values of the weights."""

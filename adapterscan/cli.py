@@ -1,0 +1,447 @@
+"""The command line: the only place that prints, reads the environment and exits.
+
+Heavy imports stay inside the commands, so that `--help` and a mistyped option answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from adapterscan import __version__
+from adapterscan.errors import AdapterscanError, BadReference, UsageError
+
+if TYPE_CHECKING:
+    from adapterscan.config import Settings
+    from adapterscan.model import Artifact, Ref, Report, Severity
+    from adapterscan.rules import RuleBook
+    from adapterscan.sources import HubOptions
+
+EXIT_ERROR = 2
+DEFAULT_FAIL_ON = "high"
+DEFAULT_MAX_DOWNLOAD = "5GB"
+
+app = typer.Typer(
+    name="adapterscan",
+    help="Scan LoRA adapters for backdoors, smuggled code and odd weights before you load them.",
+    epilog="Exit codes: 0 nothing at or above --fail-on and everything analysed, 1 findings, "
+    "2 usage or other error, 3 incomplete: something could not be analysed.",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+class Format(StrEnum):
+    """Output formats."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"adapterscan {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Scan LoRA adapters for backdoors, smuggled code and odd weights before you load them."""
+
+
+@app.command()
+def scan(
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TARGET...",
+            help="org/name[@revision][:subfolder] on the hub, a folder, a weight file, "
+            "or - for a list on standard input.",
+            show_default=False,
+        ),
+    ],
+    format: Annotated[
+        Format, typer.Option("--format", "-f", help="What to write.", show_choices=True)
+    ] = Format.TABLE,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write the report here, not on standard output."),
+    ] = None,
+    fail_on: Annotated[
+        str | None,
+        typer.Option(
+            help="Exit with 1 at findings of this severity or worse: info, low, medium, high, "
+            f"critical, never.  [default: {DEFAULT_FAIL_ON}]",
+            show_default=False,
+        ),
+    ] = None,
+    rules: Annotated[
+        list[Path] | None,
+        typer.Option(help="A folder with more rules; repeatable.", show_default=False),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Settings file. Without it: [tool.adapterscan] in your own pyproject.toml, never "
+            "one inside the scanned tree."
+        ),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Revision for hub targets that name none.")
+    ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Hub address.  [default: HF_ENDPOINT or the public hub]")
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Use only what the hub client has cached.")
+    ] = False,
+    max_download: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Fetch at most this much for one target.  [default: {DEFAULT_MAX_DOWNLOAD}]",
+            show_default=False,
+        ),
+    ] = None,
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Download cache.  [default: the hub client's]")
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", min=1, max=64, help="Threads.  [default: one per core]"),
+    ] = None,
+    color: Annotated[
+        bool, typer.Option("--color/--no-color", help="Colour on a terminal; NO_COLOR works too.")
+    ] = True,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show all evidence, notes and coverage.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Scan adapters and report what was found and what was not looked at."""
+    with _explained():
+        _limit_blas_threads()
+        from adapterscan.config import load_settings, parse_size
+        from adapterscan.sources import HubOptions
+
+        refs, failures = _parse(_expanded(targets), revision)
+        settings = load_settings(config, Path.cwd(), _local_trees(refs))
+        if settings.ignored and not quiet:
+            typer.echo(f"note: {settings.ignored}", err=True)
+        threshold = _threshold(fail_on, settings)
+        size = parse_size(max_download or settings.max_download or DEFAULT_MAX_DOWNLOAD)
+        progress = sys.stderr.isatty() and not quiet
+        options = HubOptions(
+            endpoint=endpoint,
+            offline=offline,
+            max_download=size,
+            progress=progress,
+            cache_dir=cache_dir,
+        )
+        book = _rule_book((*settings.rules, *(rules or ())))
+        workers = jobs or settings.jobs or _cores()
+        results = _scan_all(refs, options, book, workers, settings.source, progress)
+        reports = [item for _, item in results if not isinstance(item, AdapterscanError)]
+        failures += [(text, item) for text, item in results if isinstance(item, AdapterscanError)]
+        _write(reports, failures, format, output, threshold, color, verbose)
+
+
+@app.command()
+def hook(
+    files: Annotated[
+        list[Path], typer.Argument(help="Changed files; the folders they lie in are scanned.")
+    ],
+    fail_on: Annotated[
+        str, typer.Option(help="Stop the commit at this severity or worse.")
+    ] = DEFAULT_FAIL_ON,
+    config: Annotated[Path | None, typer.Option(help="Settings file.")] = None,
+    rules: Annotated[
+        list[Path] | None, typer.Option(help="A folder with more rules; repeatable.")
+    ] = None,
+) -> None:
+    """Scan the adapter folders that changed files belong to (for pre-commit)."""
+    folders = sorted({str(path.parent) for path in files})
+    with _explained():
+        _limit_blas_threads()
+        from adapterscan.config import load_settings
+        from adapterscan.model import Ref, SourceKind
+        from adapterscan.sources import HubOptions
+
+        refs = [Ref(folder, SourceKind.FOLDER, folder) for folder in _outermost(folders)]
+        settings = load_settings(config, Path.cwd(), _local_trees(refs))
+        book = _rule_book((*settings.rules, *(rules or ())))
+        results = _scan_all(refs, HubOptions(), book, _cores(), settings.source, False)
+        reports = [item for _, item in results if not isinstance(item, AdapterscanError)]
+        failures = [(text, item) for text, item in results if isinstance(item, AdapterscanError)]
+        threshold = _threshold(fail_on, settings)
+        _write(reports, failures, Format.TABLE, None, threshold, True, False)
+
+
+@app.command("rules")
+def list_rules(
+    rules: Annotated[
+        list[Path] | None, typer.Option(help="A folder with more rules; repeatable.")
+    ] = None,
+    format: Annotated[Format, typer.Option("--format", "-f", help="What to write.")] = Format.TABLE,
+) -> None:
+    """List the rules that judge what detectors measure."""
+    with _explained():
+        book = _rule_book(rules or ())
+        rows = [
+            (rule.id, rule.severity.label, rule.confidence.label, rule.title)
+            for rule in sorted(book, key=lambda rule: (-rule.severity, rule.id))
+        ]
+        if format is Format.JSON:
+            import json
+
+            keys = ("id", "severity", "confidence", "title")
+            typer.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=1))
+            return
+        from tabulate import tabulate
+
+        typer.echo(tabulate(rows, ["rule", "severity", "confidence", "title"], tablefmt="simple"))
+        typer.echo(f"\n{len(rows)} rules. `adapterscan explain RULE` prints the page of one.")
+
+
+@app.command()
+def explain(
+    rule: Annotated[str, typer.Argument(help="A rule id, as in a report.")],
+    rules: Annotated[
+        list[Path] | None, typer.Option(help="A folder with more rules; repeatable.")
+    ] = None,
+) -> None:
+    """Print a rule's page: what it is, why it matters, what to do."""
+    with _explained():
+        from difflib import get_close_matches
+
+        from adapterscan.rule_pages import rule_page
+
+        book = {item.id: item for item in _rule_book(rules or ())}
+        if rule not in book:
+            near = get_close_matches(rule, book, 3)
+            hint = f"did you mean {', '.join(near)}?" if near else "see `adapterscan rules`"
+            raise UsageError(f"no rule is called {rule!r}", hint=hint)
+        typer.echo(rule_page(book[rule]))
+
+
+def main() -> None:
+    """Run the command line; the entry point of the `adapterscan` script."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        _stop("interrupted: nothing was reported for what was still running", "run it again", 130)
+    except BrokenPipeError:
+        # The reader went away (`| head`); keep Python from complaining once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(EXIT_ERROR) from None
+
+
+class _explained:
+    """Turn our errors into one line on standard error and exit code 2."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, AdapterscanError):
+            _stop(error.reason, error.hint, EXIT_ERROR)
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            _stop(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), "", EXIT_ERROR)
+
+
+def _stop(reason: str, hint: str, code: int) -> NoReturn:
+    from adapterscan.text import printable
+
+    typer.echo(f"adapterscan: {printable(reason, 600)}", err=True)
+    if hint:
+        typer.echo(f"  → {printable(hint, 600)}", err=True)
+    raise SystemExit(code)
+
+
+def _expanded(targets: Iterable[str]) -> Iterator[str]:
+    """Replace `-` by the lines of standard input; blank lines and # comments are skipped."""
+    for target in targets:
+        if target != "-":
+            yield target
+            continue
+        for line in sys.stdin:
+            text = line.strip()
+            if text and not text.startswith("#"):
+                yield text
+
+
+def _parse(
+    targets: Iterable[str], revision: str | None
+) -> tuple[list[Ref], list[tuple[str, AdapterscanError]]]:
+    from adapterscan.sources import parse_ref
+
+    refs: list[Ref] = []
+    failures: list[tuple[str, AdapterscanError]] = []
+    for text in targets:
+        try:
+            refs.append(parse_ref(text, revision=revision))
+        except BadReference as error:
+            failures.append((text, error))
+    if not refs and not failures:
+        raise UsageError("no targets", hint="name a hub repository, a folder or a file")
+    return refs, failures
+
+
+def _local_trees(refs: Iterable[Ref]) -> list[Path]:
+    from adapterscan.model import SourceKind
+
+    trees = []
+    for ref in refs:
+        if ref.kind is not SourceKind.HUB:
+            path = Path(ref.location).expanduser().resolve()
+            trees.append(path.parent if ref.kind is SourceKind.FILE else path)
+    return trees
+
+
+def _outermost(folders: Iterable[str]) -> list[str]:
+    """Drop folders that lie inside another one of the list: it is scanned with it."""
+    kept: list[Path] = []
+    for folder in sorted(map(Path, folders), key=lambda path: len(path.parts)):
+        if not any(folder.is_relative_to(other) for other in kept):
+            kept.append(folder)
+    return [str(folder) for folder in kept]
+
+
+def _threshold(option: str | None, settings: Settings) -> Severity | None:
+    from adapterscan.config import parse_severity
+
+    if option is not None:
+        return parse_severity(option)
+    if settings.never_fail:
+        return None
+    return settings.fail_on if settings.fail_on is not None else parse_severity(DEFAULT_FAIL_ON)
+
+
+def _rule_book(folders: Iterable[Path]) -> RuleBook:
+    from adapterscan.rules import load_rules
+
+    return load_rules(tuple(folders))
+
+
+def _limit_blas_threads() -> None:
+    """Before NumPy loads: our own threads share the cores, BLAS must not start more."""
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return min(8, len(os.sched_getaffinity(0)))
+    return min(8, os.cpu_count() or 1)
+
+
+def _scan_all(
+    refs: Iterable[Ref],
+    options: HubOptions,
+    book: RuleBook,
+    workers: int,
+    config_file: str | None,
+    progress: bool,
+) -> list[tuple[str, Report | AdapterscanError]]:
+    from adapterscan.scan import ScanOptions
+    from adapterscan.scan import scan as run
+    from adapterscan.sources import open_artifact
+
+    results: list[tuple[str, Report | AdapterscanError]] = []
+    for ref in refs:
+        try:
+            artifact: Artifact = open_artifact(ref, options)
+        except AdapterscanError as error:
+            results.append((ref.text, error))
+            continue
+        tell = _Progress(artifact.name) if progress else None
+        report = run(
+            artifact,
+            book,
+            options=ScanOptions(workers),
+            config_file=config_file,
+            progress=tell or (lambda _: None),
+        )
+        if tell:
+            tell.clear()
+        results.append((ref.text, report))
+    return results
+
+
+class _Progress:
+    """One line on standard error that says which file is being read."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, path: str) -> None:
+        from adapterscan.text import printable
+
+        width = shutil.get_terminal_size().columns - 1
+        line = f"reading {printable(self.name, 40)}: {printable(path, 80)}"[:width]
+        typer.echo(f"\r\x1b[2K{line}", err=True, nl=False)
+
+    def clear(self) -> None:
+        """Remove the line."""
+        typer.echo("\r\x1b[2K", err=True, nl=False)
+
+
+def _write(
+    reports: list[Report],
+    failures: list[tuple[str, AdapterscanError]],
+    format: Format,
+    output: Path | None,
+    threshold: Severity | None,
+    color: bool,
+    verbose: bool,
+) -> NoReturn:
+    from adapterscan.scan import exit_code
+
+    code = exit_code(reports, threshold, len(failures))
+    if format is Format.JSON:
+        from adapterscan.reporters.json_report import render_json
+
+        text = render_json(reports, exit_code=code, fail_on=threshold, errors=failures)
+    else:
+        from adapterscan.reporters.terminal import Page, render_terminal
+
+        on_terminal = output is None and sys.stdout.isatty()
+        colours = color and on_terminal and not os.environ.get("NO_COLOR")
+        width = min(120, shutil.get_terminal_size((100, 24)).columns)
+        page = Page(width=width, colour=colours, verbose=verbose)
+        text = render_terminal(reports, page, exit_code=code, fail_on=threshold, errors=failures)
+    if output is None:
+        _echo(text)
+    else:
+        _save(output, text)
+    raise SystemExit(code)
+
+
+def _echo(text: str) -> None:
+    """Write to standard output, in whatever encoding it has."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    sys.stdout.flush()
+
+
+def _save(path: Path, text: str) -> None:
+    """Write a report whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    try:
+        partial.write_text(text, "utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,114 @@
+"""The caller's own settings: from a named file or the caller's project, never the scanned tree.
+
+A planted ignore file turns another scanner's critical finding into exit code 0. So a pyproject.toml
+that lies inside a scanned folder is not read unless it is named with `--config`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapterscan.errors import BadConfig
+from adapterscan.model import Severity
+
+_LIMIT = 1 << 20
+KEYS = ("fail-on", "rules", "max-download", "jobs")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of `[tool.adapterscan]`; None where nothing is set. `source` is the file, if any."""
+
+    fail_on: Severity | None = None
+    never_fail: bool = False
+    rules: tuple[Path, ...] = ()
+    max_download: str | None = None
+    jobs: int | None = None
+    source: str | None = None
+    ignored: str = ""  # a file that was found but not used, and why
+
+
+def load_settings(explicit: Path | None, cwd: Path, scanned: Iterable[Path]) -> Settings:
+    """Return the settings of `explicit`, else of the nearest pyproject.toml at or above `cwd`.
+
+    Raises BadConfig when the file cannot be read or has an unknown or ill-typed setting.
+    """
+    if explicit is not None:
+        return _parse(explicit, _read(explicit))
+    for folder in (cwd, *cwd.parents):
+        candidate = folder / "pyproject.toml"
+        if not candidate.is_file():
+            continue
+        inside = next((tree for tree in scanned if candidate.resolve().is_relative_to(tree)), None)
+        if inside is not None:
+            why = f"{candidate} lies inside the scanned tree; name it with --config to use it"
+            return Settings(ignored=why)
+        data = _read(candidate)
+        return _parse(candidate, data) if "adapterscan" in data.get("tool", {}) else Settings()
+    return Settings()
+
+
+def parse_severity(text: str) -> Severity | None:
+    """Return the severity called `text`, None for "never". Raises BadConfig for anything else."""
+    if text.lower() == "never":
+        return None
+    try:
+        return Severity[text.upper()]
+    except KeyError:
+        choices = ", ".join(severity.label for severity in Severity)
+        raise BadConfig(f"no severity is called {text!r}", hint=f"use {choices} or never") from None
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes meant by `2GB`, `500 MB` or `1000000`. Raises BadConfig."""
+    units = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+    cleaned = text.strip().lower().replace(" ", "").replace("_", "")
+    number = cleaned.rstrip("bkmgt")
+    try:
+        return int(float(number) * units[cleaned[len(number) :]])
+    except (ValueError, KeyError, OverflowError):
+        raise BadConfig(f"{text!r} is not a size", hint="write for example 500MB or 2GB") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _LIMIT:
+            raise BadConfig(f"{path} is too large for a configuration", hint="name another file")
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        reason = f"{path} cannot be read ({error.strerror})"
+        raise BadConfig(reason, hint="check --config") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadConfig(f"{path} is not valid TOML ({error})", hint="correct that line") from error
+
+
+def _parse(path: Path, data: Mapping[str, Any]) -> Settings:
+    table = data.get("tool", {}).get("adapterscan") if path.name == "pyproject.toml" else data
+    if not isinstance(table, dict):
+        raise BadConfig(f"{path} has no [tool.adapterscan] table", hint="add one, or drop --config")
+    for key in table:
+        if key not in KEYS:
+            raise BadConfig(f"{path}: unknown setting {key!r}", hint=f"known: {', '.join(KEYS)}")
+    fail_on, rules, jobs = table.get("fail-on"), table.get("rules", []), table.get("jobs")
+    if fail_on is not None and not isinstance(fail_on, str):
+        raise BadConfig(f"{path}: fail-on must be text", hint='for example fail-on = "high"')
+    if not isinstance(rules, list) or not all(isinstance(item, str) for item in rules):
+        raise BadConfig(f"{path}: rules must be a list of folders", hint='rules = ["my-rules"]')
+    if jobs is not None and (not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1):
+        raise BadConfig(f"{path}: jobs must be a whole number from 1", hint="jobs = 2")
+    severity = parse_severity(fail_on) if fail_on is not None else None
+    size = table.get("max-download")
+    if size is not None:
+        parse_size(str(size))
+    return Settings(
+        fail_on=severity,
+        never_fail=fail_on is not None and severity is None,
+        rules=tuple(path.parent / item for item in rules),
+        max_download=str(size) if size is not None else None,
+        jobs=jobs,
+        source=str(path),
+    )

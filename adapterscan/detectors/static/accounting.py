@@ -1,0 +1,53 @@
+"""Report what a loader does with every tensor that is not plainly an adapter weight.
+
+Source: peft 0.21.2 loads with `strict=False` (tested; docs/threats.md): an extra key that names a
+real parameter replaces it in the base model, needs no declaration, and survives
+`disable_adapter()` and `unload()`, so it reaches every other adapter and tenant on that base.
+Limits: without the base model a name alone must tell whether it exists there. A key under the
+adapter's own tree that the base does not have is reported as an overwrite although loaders ignore
+it; a buffer or parameter under a tree that no adapted module shares may read as unmatched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from adapterscan.detectors.detector import Detector
+from adapterscan.formats.peft import Role
+from adapterscan.model import Evidence, Need, Subject
+from adapterscan.reading import Contents
+from adapterscan.text import printable
+
+_NAMES = {
+    Role.OVERWRITE: "tensor.overwrite",
+    Role.EMBEDDING: "tensor.embedding_replaced",
+    Role.DECLARED: "tensor.declared_full",
+    Role.UNMATCHED: "tensor.unmatched",
+}
+
+
+def run(contents: Contents) -> Iterator[Evidence]:
+    """Yield one piece of evidence for each tensor that is not a declared adapter weight."""
+    for weighed in contents.adapters:
+        for item in weighed.adapter.accounted:
+            if item.role is Role.ADAPTER:
+                continue
+            tensor = item.tensor
+            yield Evidence(
+                _NAMES[item.role],
+                Subject("tensor", weighed.file, tensor.name),
+                tensor.numel,
+                "parameters",
+                {
+                    "dtype": tensor.dtype,
+                    "shape": "×".join(map(str, tensor.shape)) or "scalar",
+                    "bytes": tensor.nbytes,
+                    "path": printable(item.path),
+                    "why": printable(item.why),
+                },
+            )
+
+
+DETECTOR = Detector(
+    "accounting", 1, frozenset({Need.FILES}), "what a loader does with every tensor", run
+)

@@ -1,0 +1,190 @@
+"""Measure what an adapter's config asks of its loader: scale, rank, base model, files, patterns.
+
+Sources: behaviour of peft 0.21.2 (docs/threats.md): NaN, negative and huge α load silently; r of
+ten million hangs; patterns reach `re` unguarded; `base_model_name_or_path` may be a path or any
+hub id.
+Limits: static. A base that is pinned and well-known can still be the wrong one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from adapterscan.detectors.detector import Detector
+from adapterscan.formats.config import AdapterConfig
+from adapterscan.formats.patterns import keyed
+from adapterscan.formats.peft import DEFAULT_ALPHA, DEFAULT_RANK, Adapter
+from adapterscan.formats.peft_types import PARTS
+from adapterscan.model import Evidence, FileKind, Need, Scalar, Subject
+from adapterscan.reading import Contents
+from adapterscan.text import printable
+
+HUGE_RANK = 4096
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_REFERENCES = (
+    "tokenizer_name_or_path", "prompt_tuning_init_state_dict_path",
+    "corda_config.cache_file", "corda_config.covariance_file",
+    "lora_ga_config.cache_file", "lora_ga_config.covariance_file",
+)  # fmt: skip
+
+
+def run(contents: Contents) -> Iterator[Evidence]:
+    """Yield all `config.*` evidence but code hooks, and `adapter.*_missing`."""
+    for config in contents.configs.values():
+        yield from config.evidence
+        yield from _base(config)
+        yield from _references(config)
+        yield from _activation(config)
+        if config.peft_type in ("LORA", "XLORA", "ADALORA"):
+            yield from _rank(config)
+            yield from _scaling(config)
+    for weighed in contents.adapters:
+        yield from _patterns(weighed.adapter)
+    yield from _missing(contents)
+
+
+def _base(config: AdapterConfig) -> Iterator[Evidence]:
+    text = config.base_model
+    if not text:
+        kind = "missing"
+    elif _URL.match(text):
+        kind = "url"
+    elif _HUB_ID.fullmatch(text) and not text.endswith((".safetensors", ".bin", ".gguf")):
+        kind = "hub"
+    else:
+        kind = "path"
+    details: dict[str, Scalar] = {"text": printable(text or "")}
+    subject = Subject("field", config.path, "base_model_name_or_path")
+    yield Evidence("config.base", subject, kind, details=details)
+    if kind == "hub" and not (config.revision and _COMMIT.fullmatch(config.revision)):
+        revision = printable(config.revision) if config.revision else None
+        yield Evidence("config.base_unpinned", Subject("field", config.path, "revision"), revision)
+
+
+def _rank(config: AdapterConfig) -> Iterator[Evidence]:
+    ranks = {"r": config.r, **{f"rank_pattern[{k}]": v for k, v in config.rank_pattern.items()}}
+    for name, rank in ranks.items():
+        if rank is None:
+            continue
+        kind = "impossible" if rank < 1 else "huge" if rank > HUGE_RANK else "normal"
+        # JSON numbers have no bound; reports keep to 64 bits
+        shown = rank if abs(rank) < 1 << 53 else float(f"{rank:.3e}") if rank < 10**300 else None
+        yield Evidence(
+            "config.rank", Subject("field", config.path, name), shown, details={"class": kind}
+        )
+
+
+def _scaling(config: AdapterConfig) -> Iterator[Evidence]:
+    rank = config.r or DEFAULT_RANK
+    alphas = {"lora_alpha": DEFAULT_ALPHA if config.alpha is None else config.alpha}
+    alphas |= {f"alpha_pattern[{key}]": alpha for key, alpha in config.alpha_pattern.items()}
+    divisor = math.sqrt(abs(rank)) if config.rslora else float(rank)
+    scales = {name: alpha / divisor if rank else math.nan for name, alpha in alphas.items()}
+    sizes = [abs(scale) for scale in scales.values() if math.isfinite(scale) and scale]
+    smallest = min(sizes, default=1.0)
+    for name, scale in scales.items():
+        finite = math.isfinite(scale)
+        yield Evidence(
+            "config.scaling",
+            Subject("field", config.path, name),
+            scale if finite else None,
+            details={
+                "alpha": alphas[name] if math.isfinite(alphas[name]) else str(alphas[name]),
+                "class": _class(scale),
+                "ratio": abs(scale) / smallest if finite else None,
+            },
+        )
+
+
+def _class(scale: float) -> str:
+    if not math.isfinite(scale):
+        return "nonfinite"
+    if scale == 0:
+        return "zero"
+    return "negative" if scale < 0 else "normal"
+
+
+def _references(config: AdapterConfig) -> Iterator[Evidence]:
+    """Fields that make a loader read another file or repository."""
+    for field in _REFERENCES:
+        value = _at(config.raw, field)
+        if isinstance(value, str) and value:
+            subject = Subject("field", config.path, field)
+            yield Evidence("config.external_reference", subject, printable(value))
+    adapters = config.raw.get("adapters")
+    if config.peft_type == "XLORA" and isinstance(adapters, dict):
+        for name, target in adapters.items():
+            subject = Subject("field", config.path, f"adapters[{printable(name, 60)}]")
+            yield Evidence("config.external_reference", subject, printable(str(target)))
+
+
+def _at(raw: Mapping[str, Any], dotted: str) -> object:
+    value: object = raw
+    for name in dotted.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _activation(config: AdapterConfig) -> Iterator[Evidence]:
+    tokens = config.raw.get("alora_invocation_tokens")
+    if tokens:
+        count = len(tokens) if isinstance(tokens, list) else 1
+        subject = Subject("field", config.path, "alora_invocation_tokens")
+        yield Evidence("config.conditional_activation", subject, count, "tokens")
+    replication = config.raw.get("layer_replication")
+    if isinstance(replication, list) and replication:
+        spans = [pair for pair in replication if _is_span(pair)]
+        subject = Subject("field", config.path, "layer_replication")
+        layers = sum(end - start for start, end in spans)
+        yield Evidence("config.layer_replication", subject, layers, "layers")
+
+
+def _is_span(pair: object) -> bool:
+    return (
+        isinstance(pair, list)
+        and len(pair) == 2
+        and all(isinstance(n, int) and 0 <= n < 1 << 31 for n in pair)
+    )
+
+
+def _patterns(adapter: Adapter) -> Iterator[Evidence]:
+    fields = {keyed(key): f"rank_pattern[{key}]" for key in adapter.config.rank_pattern}
+    fields |= {keyed(key): f"alpha_pattern[{key}]" for key in adapter.config.alpha_pattern}
+    for name in ("target_modules", "exclude_modules"):
+        value = adapter.config.raw.get(name)
+        if isinstance(value, str):
+            fields[value] = name
+    for pattern, matches in adapter.patterns.items():
+        if not matches.problem:
+            continue
+        subject = Subject("field", adapter.config.path, fields.get(pattern, "pattern"))
+        if matches.problem == "timeout":
+            yield Evidence("config.pattern_timeout", subject, printable(pattern))
+        else:
+            details: dict[str, Scalar] = {"pattern": printable(pattern)}
+            yield Evidence("config.pattern_invalid", subject, matches.problem, details=details)
+
+
+def _missing(contents: Contents) -> Iterator[Evidence]:
+    folders = {weighed.adapter.folder: weighed.file for weighed in contents.adapters}
+    for folder, file in folders.items():
+        if folder not in contents.configs:
+            yield Evidence("adapter.config_missing", Subject("adapter", folder), file)
+    with_files = {
+        record.path.rpartition("/")[0]
+        for record in contents.records
+        if record.kind is FileKind.WEIGHTS
+    }
+    for folder, config in contents.configs.items():
+        if folder not in with_files and (config.peft_type in PARTS or not config.peft_type):
+            yield Evidence("adapter.weights_missing", Subject("adapter", folder), config.path)
+
+
+DETECTOR = Detector(
+    "config", 1, frozenset({Need.FILES}), "adapter configuration: scale, rank, base, patterns", run
+)

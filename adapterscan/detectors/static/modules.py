@@ -1,0 +1,83 @@
+"""Compare the adapted modules with what the config declares: factors, ranks, targets, twin files.
+
+Limits: shapes are compared with the config, not with the base model.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from adapterscan.detectors.detector import Detector
+from adapterscan.formats.peft import declared_rank
+from adapterscan.model import Evidence, Need, Subject
+from adapterscan.reading import Contents, WeighedAdapter
+
+_PROBLEMS = {"orphan": "module.orphan", "shape": "module.shape_conflict"}
+
+
+def run(contents: Contents) -> Iterator[Evidence]:
+    """Yield `module.*` and `adapter.weights_disagree`."""
+    by_folder: dict[str, list[WeighedAdapter]] = defaultdict(list)
+    for weighed in contents.adapters:
+        by_folder[weighed.adapter.folder].append(weighed)
+        yield from _structure(weighed)
+    for group in by_folder.values():
+        first, *others = sorted(group, key=lambda item: item.file)
+        for other in others:
+            yield from _disagreement(first, other)
+
+
+def _structure(weighed: WeighedAdapter) -> Iterator[Evidence]:
+    adapter = weighed.adapter
+    for problem in adapter.problems:
+        name = _PROBLEMS.get(problem.defect, "module.shape_conflict")
+        yield Evidence(name, Subject("module", weighed.file, problem.module), problem.reason)
+    for module in adapter.untargeted:
+        subject = Subject("module", weighed.file, module)
+        yield Evidence("module.untargeted", subject, "not in target_modules")
+    if not adapter.config.path:
+        return
+    for delta in adapter.deltas:
+        declared = declared_rank(adapter.config, adapter.patterns, delta.module)
+        if declared is not None and declared != delta.rank and delta.part == 0:
+            yield Evidence(
+                "module.rank_mismatch",
+                Subject("module", weighed.file, delta.module),
+                delta.rank,
+                details={"declared": declared if abs(declared) < 1 << 53 else str(declared)[:20]},
+            )
+
+
+def _disagreement(first: WeighedAdapter, other: WeighedAdapter) -> Iterator[Evidence]:
+    """Two weight files in one folder: loaders differ in which they take, so they must agree."""
+    difference = ""
+    if _names(first) != _names(other):
+        difference = "names or shapes of tensors"
+    else:
+        norms = ({k: v.frobenius for k, v in w.weighed.deltas.items()} for w in (first, other))
+        one, two = norms
+        if any(not _close(one.get(key), two.get(key)) for key in {*one, *two}):
+            difference = "values"
+    if difference:
+        yield Evidence(
+            "adapter.weights_disagree",
+            Subject("adapter", first.adapter.folder),
+            difference,
+            details={"first": first.file, "second": other.file},
+        )
+
+
+def _names(weighed: WeighedAdapter) -> set[tuple[str, tuple[int, ...]]]:
+    return {(tensor.name, tensor.shape) for tensor in weighed.adapter.weights.tensors}
+
+
+def _close(one: float | None, two: float | None) -> bool:
+    if one is None or two is None:
+        return one is two
+    return abs(one - two) <= 0.02 * max(abs(one), abs(two))  # a copy may be of another dtype
+
+
+DETECTOR = Detector(
+    "modules", 1, frozenset({Need.WEIGHTS}), "adapted modules against the config", run
+)

@@ -1,0 +1,93 @@
+"""Find modules that stand out from their own kind within one adapter.
+
+Per family (modules of one type) and statistic, in logarithms: remove a Theil–Sen trend over depth,
+then z = 0.6745·(x − median)/MAD (Iglewicz & Hoaglin 1993, modified z).
+A high |z| means that one layer was changed unlike its neighbours: an edit, a merge, or a quirk of
+the first and last layers. No base or reference is needed.
+Limits: blind to anything spread evenly over layers, to families of fewer than MODULES modules, and
+to what hides behind jitter in the others (the MAD grows). Edge layers of honest adapters stand out;
+uncalibrated, so no rule may give this more than low severity.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from adapterscan.detectors.detector import Detector
+from adapterscan.formats.peft import Delta
+from adapterscan.model import Evidence, Need, Subject
+from adapterscan.reading import Contents, WeighedAdapter
+
+MODULES = 8  # fewer give a median and a MAD that one module can move
+REPORTED = 3.5  # the cut that Iglewicz & Hoaglin recommend for labelling; rules ask for more
+STATISTICS = ("rms", "top_energy", "effective_rank", "kurtosis", "row_peak", "column_peak")
+
+F64 = npt.NDArray[np.float64]
+
+
+def run(contents: Contents) -> Iterator[Evidence]:
+    """Yield `delta.outlier` for every module, family and statistic with |z| of REPORTED or more."""
+    for weighed in contents.adapters:
+        families: dict[tuple[str, int, int], list[Delta]] = defaultdict(list)
+        for delta in weighed.adapter.deltas:
+            summary = weighed.weighed.deltas.get(delta.name)
+            if summary is not None and summary.frobenius and delta.layer is not None:
+                families[delta.family, summary.d_out, summary.d_in].append(delta)
+        for (family, _, _), members in sorted(families.items()):
+            if len(members) >= MODULES:
+                yield from _family(weighed, family, members)
+
+
+def _family(weighed: WeighedAdapter, family: str, members: list[Delta]) -> Iterator[Evidence]:
+    depth = np.array([float(delta.layer or 0) for delta in members])
+    for statistic in STATISTICS:
+        values = np.array(
+            [getattr(weighed.weighed.deltas[delta.name], statistic) for delta in members]
+        )
+        expected, scores = robust_scores(depth, np.log(values))
+        for delta, value, trend, score in zip(members, values, expected, scores, strict=True):
+            if abs(score) >= REPORTED:
+                yield Evidence(
+                    "delta.outlier",
+                    Subject("module", weighed.file, delta.name),
+                    float(score),
+                    "robust z",
+                    {
+                        "statistic": statistic,
+                        "family": family,
+                        "layer": delta.layer,
+                        "measured": float(value),
+                        "expected": float(np.exp(trend)),
+                        "modules": len(members),
+                    },
+                )
+
+
+def robust_scores(depth: F64, values: F64) -> tuple[F64, F64]:
+    """Return the trend (n,) over `depth` (n,) and the modified z scores (n,) of the residuals.
+
+    The trend is Theil–Sen's (median of the pairwise slopes; Sen 1968), which up to 29 % of outliers
+    do not move. A MAD below a millionth of the values' size is a rounding error and is taken as
+    that, so that equal modules do not score.
+    """
+    steps = depth[:, None] - depth[None, :]
+    pairs = np.triu(np.ones(steps.shape, dtype=bool), 1) & (steps != 0)
+    slopes = (values[:, None] - values[None, :])[pairs] / steps[pairs]
+    slope = float(np.median(slopes)) if slopes.size else 0.0
+    trend = slope * depth
+    trend = trend + np.median(values - trend)
+    residuals = values - trend
+    spread = float(np.median(np.abs(residuals)))
+    noise = 1e-6 * max(1.0, float(np.max(np.abs(values), initial=0.0)))
+    if spread <= noise:
+        spread = noise
+    return trend, 0.6745 * residuals / spread
+
+
+DETECTOR = Detector(
+    "outliers", 1, frozenset({Need.WEIGHTS}), "modules that stand out within the adapter", run
+)

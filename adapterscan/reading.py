@@ -1,0 +1,277 @@
+"""Read the files of an artifact into adapters, documents and facts; whatever fails is kept as such.
+
+Each file is opened once and by content: its suffix never decides how it is parsed. A file that
+breaks one reader leaves a Skipped (and what was found before it) and the others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from adapterscan.errors import FileProblem, LimitExceeded, Malformed, Unsupported
+from adapterscan.formats import strict_json
+from adapterscan.formats.config import CONFIG_LIMIT, AdapterConfig, read_config
+from adapterscan.formats.layouts import recognise
+from adapterscan.formats.peft import Adapter, build_adapter
+from adapterscan.formats.peft_types import PARTS
+from adapterscan.formats.pickle_facts import pickle_facts
+from adapterscan.formats.pickle_file import PickleFile, find_pickles
+from adapterscan.formats.pickle_policy import Purpose
+from adapterscan.formats.reader import SourceFile
+from adapterscan.formats.safetensors import read_safetensors
+from adapterscan.formats.sniff import parse_lfs_pointer, sniff
+from adapterscan.formats.tensors import WeightFile
+from adapterscan.formats.torch_file import read_torch
+from adapterscan.model import (
+    Artifact,
+    Evidence,
+    File,
+    FileKind,
+    FileRecord,
+    Skipped,
+    Subject,
+)
+from adapterscan.text import printable, size_text
+from adapterscan.weighing import Weighed, hash_only, weigh
+
+HEAD_BYTES = 1024
+DOCUMENT_LIMIT = 32 << 20
+HASH_LIMIT = 256 << 20  # files that no analysis reads are hashed up to this size
+#: JSON beside the weights that loaders obey. Parsed for the detectors.
+DOCUMENTS = frozenset({"config.json", "tokenizer_config.json", "generation_config.json"})
+_NO_PICKLES = frozenset({"safetensors", "gguf", "text", "empty"})
+
+
+@dataclass(frozen=True, slots=True)
+class WeighedAdapter:
+    """An adapter together with what the pass over its bytes measured."""
+
+    adapter: Adapter
+    weighed: Weighed
+
+    @property
+    def file(self) -> str:
+        """Return the path of the weight file."""
+        return self.adapter.weights.path
+
+
+@dataclass(slots=True)
+class Contents:
+    """Everything that was read from one artifact. Filled by `read`, then only looked at."""
+
+    artifact: Artifact
+    configs: dict[str, AdapterConfig] = field(default_factory=dict)  # by folder
+    adapters: list[WeighedAdapter] = field(default_factory=list)
+    documents: dict[str, Any] = field(default_factory=dict)  # parsed JSON by path
+    records: list[FileRecord] = field(default_factory=list)
+    evidence: list[Evidence] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """How reading one file went."""
+
+    status: str = "analysed"
+
+
+def read(
+    artifact: Artifact, *, workers: int, progress: Callable[[str], None] = lambda _: None
+) -> Contents:
+    """Read every fetched file of `artifact`, configs first; `progress` is told each path."""
+    contents = Contents(artifact)
+    for file in sorted(artifact.files, key=lambda f: (f.kind is not FileKind.CONFIG, f.path)):
+        if file.local is None:
+            contents.records.append(_record(file, None, "listed only"))
+            continue
+        progress(file.path)
+        _read_file(contents, file, workers)
+    contents.records.sort(key=lambda record: record.path)
+    return contents
+
+
+def _read_file(contents: Contents, file: File, workers: int) -> None:
+    assert file.local is not None  # noqa: S101  the caller lists unfetched files apart
+    outcome = _Outcome()
+    source: SourceFile | None = None
+    git_sha1 = file.expected is not None and file.expected.algorithm == "git-sha1"
+    try:
+        with SourceFile(file.path, file.local, git_sha1=git_sha1) as source:
+            try:
+                _dispatch(contents, file, source, workers, outcome)
+            finally:
+                if source.sha256 is None and file.kind is not FileKind.OTHER:
+                    hash_only(source)  # a broken file is identified all the same
+    except FileProblem as problem:
+        outcome.status = "not analysed"
+        _note_problem(contents, file, problem)
+    contents.records.append(_record(file, source, outcome.status))
+
+
+def _dispatch(
+    contents: Contents, file: File, source: SourceFile, workers: int, outcome: _Outcome
+) -> None:
+    name = PurePosixPath(file.path).name.lower()
+    if file.kind is FileKind.CONFIG:
+        _read_config(contents, file, source)
+    elif file.kind in (FileKind.WEIGHTS, FileKind.PICKLE):
+        _read_container(contents, file, source, workers, outcome)
+    elif name in DOCUMENTS:
+        data = _small(source, DOCUMENT_LIMIT)
+        contents.documents[file.path] = strict_json.parse(data, file.path, limit=DOCUMENT_LIMIT)
+    else:
+        outcome.status = "listed only"
+        if source.size <= HASH_LIMIT:
+            hash_only(source)
+
+
+def _read_config(contents: Contents, file: File, source: SourceFile) -> None:
+    data = _small(source, CONFIG_LIMIT)
+    if sniff(data[:HEAD_BYTES]) == "lfs-pointer":
+        raise _pointer(contents, file, data)
+    contents.configs[_folder(file.path)] = read_config(data, file.path)
+
+
+def _read_container(
+    contents: Contents, file: File, source: SourceFile, workers: int, outcome: _Outcome
+) -> None:
+    head = source.read(0, HEAD_BYTES)
+    container = sniff(head)
+    suffix = PurePosixPath(file.path).suffix.lower()
+    if container == "lfs-pointer":
+        raise _pointer(contents, file, head)
+    pickles: PickleFile | None = None
+    if container not in _NO_PICKLES:
+        if suffix == ".safetensors" and container != "unknown":
+            _note(contents, "file.disguised", file, container, suffix=suffix)
+        purpose: Purpose = "weights" if file.kind is FileKind.WEIGHTS else "trainer"
+        pickles = find_pickles(source)
+        contents.evidence.extend(pickle_facts(pickles, purpose))
+    if file.kind is FileKind.PICKLE and container != "safetensors":
+        hash_only(source)
+        return
+    if pickles is not None and container in ("zip", "pickle"):
+        weights = read_torch(pickles)
+    elif container == "safetensors" or suffix == ".safetensors":
+        weights = read_safetensors(source)
+    else:
+        raise Unsupported(
+            file.path, f"is {_article(container)}, which is not read yet",
+            hint="its weights were not looked at; ask the author for safetensors",
+        )  # fmt: skip
+    _read_weights(contents, file, source, weights, workers, outcome)
+
+
+def _read_weights(
+    contents: Contents,
+    file: File,
+    source: SourceFile,
+    weights: WeightFile,
+    workers: int,
+    outcome: _Outcome,
+) -> None:
+    contents.evidence.extend(weights.evidence)
+    folder = _folder(file.path)
+    config = contents.configs.get(folder, AdapterConfig(path=""))
+    layout = recognise(weights.tensors)
+    adapter: Adapter | None = None
+    if layout.name == "PEFT" or (config.peft_type in PARTS and layout.name == "unknown"):
+        adapter = build_adapter(folder, config, weights)
+    if weights.problem is not None:
+        # What the header says can be judged; what the bytes say cannot.
+        hash_only(source)
+        _keep(contents, adapter, Weighed({}, {}, ()))
+        raise weights.problem
+    weighed = weigh(source, weights.tensors, adapter.deltas if adapter else (), workers=workers)
+    contents.skipped.extend(weighed.skipped)
+    _keep(contents, adapter, weighed)
+    if not weights.tensors:
+        raise Unsupported(
+            file.path, "holds no tensors", hint="there is nothing to analyse; ask its author why"
+        )
+    if adapter is None or not adapter.deltas:
+        raise _not_analysed(file.path, weights, config, layout.name, layout.shown_by)
+    if weighed.skipped:
+        outcome.status = "partly analysed"
+
+
+def _keep(contents: Contents, adapter: Adapter | None, weighed: Weighed) -> None:
+    if adapter is not None:
+        contents.adapters.append(WeighedAdapter(adapter, weighed))
+
+
+def _not_analysed(
+    path: str, weights: WeightFile, config: AdapterConfig, layout: str, shown_by: str
+) -> Unsupported:
+    shape = f"{len(weights.tensors)} tensors, {size_text(sum(t.nbytes for t in weights.tensors))}"
+    if config.peft_type and config.peft_type != "LORA":
+        reason = f"is a PEFT adapter of type {printable(config.peft_type, 40)}, not read yet"
+    elif layout in ("PEFT", "unknown"):
+        reason = "has no low-rank deltas in a layout that we know"
+    else:
+        reason = f"follows the {layout} layout (by {printable(shown_by, 60)!r}), not read yet"
+    return Unsupported(
+        path, f"{reason} ({shape})", hint="files and names were checked, the deltas were not"
+    )
+
+
+def _note_problem(contents: Contents, file: File, problem: FileProblem) -> None:
+    if isinstance(problem, Malformed):
+        kind = "config.defect" if file.kind is FileKind.CONFIG else "container.defect"
+        _note(contents, kind, file, problem.defect, reason=problem.reason)
+    contents.skipped.append(
+        Skipped(
+            file.path, problem.reason, hint=problem.hint, detector="reading",
+            # a companion that cannot be read hides nothing that the scan was asked for
+            failed=file.kind in (FileKind.CONFIG, FileKind.WEIGHTS, FileKind.PICKLE),
+        )
+    )  # fmt: skip
+
+
+def _pointer(contents: Contents, file: File, data: bytes) -> Unsupported:
+    pointer = parse_lfs_pointer(data)
+    oid, size = pointer if pointer else ("", 0)
+    _note(contents, "file.lfs_pointer", file, size, oid=oid)
+    return Unsupported(
+        file.path, f"is a large-file pointer to {size_text(size)} that are not here: not scanned",
+        hint="run `git lfs pull`, then scan again",
+    )  # fmt: skip
+
+
+def _note(contents: Contents, name: str, file: File, value: str | int, **details: str) -> None:
+    subject = Subject("file", file.path)
+    contents.evidence.append(Evidence(name, subject, value, details=details))
+
+
+def _small(source: SourceFile, limit: int) -> bytes:
+    if source.size > limit:
+        raise LimitExceeded(
+            source.path, f"is {size_text(source.size)}, over the limit of {size_text(limit)}",
+            hint="files of this kind have kilobytes; treat it as hostile",
+        )  # fmt: skip
+    return source.read_all()
+
+
+def _record(file: File, source: SourceFile | None, status: str) -> FileRecord:
+    sha256 = source.sha256 if source else None
+    verified: bool | None = None
+    if file.expected is not None and source is not None:
+        actual = source.sha256 if file.expected.algorithm == "sha256" else source.git_sha1
+        verified = actual == file.expected.value if actual else None
+    return FileRecord(file.path, file.size, file.kind, sha256, status, verified)
+
+
+def _folder(path: str) -> str:
+    parent = str(PurePosixPath(path).parent)
+    return "" if parent == "." else parent
+
+
+def _article(container: str) -> str:
+    names: Mapping[str, str] = {
+        "gguf": "a GGUF file", "npy": "a NumPy file", "tar": "a tar archive", "7z": "a 7z archive",
+        "gzip": "a gzip stream", "hdf5": "an HDF5 file", "text": "text", "empty": "empty",
+    }  # fmt: skip
+    return names.get(container, "in a format we do not know")

@@ -1,0 +1,201 @@
+"""Render reports for a person at a terminal: findings, and what was not looked at."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from tabulate import tabulate
+
+from adapterscan.errors import AdapterscanError
+from adapterscan.model import Evidence, Finding, Report, Severity, Skipped, SourceKind
+from adapterscan.text import plural, printable, size_text
+
+_COLOURS = {
+    Severity.CRITICAL: "1;37;41", Severity.HIGH: "1;31", Severity.MEDIUM: "33", Severity.LOW: "36",
+    Severity.INFO: "2",
+}  # fmt: skip
+_EVIDENCE_LINES = 3
+_SKIPPED_LINES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """How to write: the width in columns, whether colours are wanted, how much to say."""
+
+    width: int = 100
+    colour: bool = False
+    verbose: bool = False
+
+    def paint(self, text: str, code: str) -> str:
+        """Return `text` in a colour, or as it is."""
+        return f"\x1b[{code}m{text}\x1b[0m" if self.colour else text
+
+    def wrap(self, text: str, indent: str, first: str | None = None) -> str:
+        """Return `text` wrapped to the width; long names are kept whole."""
+        return textwrap.fill(
+            text, max(40, self.width), initial_indent=indent if first is None else first,
+            subsequent_indent=indent, break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
+
+
+def render_terminal(
+    reports: Sequence[Report],
+    page: Page,
+    *,
+    exit_code: int,
+    fail_on: Severity | None,
+    errors: Sequence[tuple[str, AdapterscanError]] = (),
+) -> str:
+    """Return the text for all targets; untrusted text in it is escaped and bounded."""
+    lines: list[str] = []
+    for report in reports:
+        lines += [*_report(report, page), ""]
+    for target, error in errors:
+        lines += [*_error(target, error, page), ""]
+    if len(reports) + len(errors) > 1:
+        lines += [*_overview(reports, errors), ""]
+    lines.append(_verdict(reports, errors, exit_code, fail_on, page))
+    return "\n".join(lines) + "\n"
+
+
+def _report(report: Report, page: Page) -> Iterator[str]:
+    place = f" at commit {report.commit[:12]}" if report.commit else ""
+    yield page.paint(f"{printable(report.name)}{place}", "1")
+    yield from _adapters(report)
+    yield ""
+    if report.findings:
+        shown = [f for f in report.findings if f.severity > Severity.INFO or page.verbose]
+        for finding in shown:
+            yield from _finding(finding, page)
+        quiet = len(report.findings) - len(shown)
+        if quiet:
+            rules = ", ".join(f.rule for f in report.findings if f not in shown)
+            yield page.wrap(f"  {plural(quiet, 'note')} of severity info ({rules})", "    ", "")
+            yield ""
+    else:
+        yield "  No findings in what was analysed."
+        yield ""
+    yield from _coverage(report, page)
+
+
+def _adapters(report: Report) -> Iterator[str]:
+    if not report.adapters:
+        return
+    rows = [
+        [
+            printable(adapter.weights or adapter.path, 60),
+            printable(adapter.peft_type, 20),
+            ", ".join(f"{rank}" for rank in adapter.ranks) or "-",
+            f"{adapter.modules:,}",
+            f"{adapter.parameters:,}",
+            f"{adapter.frobenius_norm:.3g}" if adapter.frobenius_norm is not None else "-",
+            printable(adapter.base_model or "not named", 40),
+        ]
+        for adapter in report.adapters
+    ]
+    headers = ["adapter", "type", "rank", "modules", "parameters", "‖ΔW‖", "base model"]
+    table = tabulate(rows, headers, tablefmt="simple", disable_numparse=True)
+    yield from (f"  {line}".rstrip() for line in table.splitlines())
+
+
+def _finding(finding: Finding, page: Page) -> Iterator[str]:
+    severity = page.paint(f" {finding.severity.label.upper()} ", _COLOURS[finding.severity])
+    yield f" {severity} {page.paint(finding.title, '1')}  [{finding.rule}]"
+    yield page.wrap(finding.message, "    ")
+    lines = len(finding.evidence) if page.verbose else _EVIDENCE_LINES
+    if finding.count > 1:
+        for item in finding.evidence[:lines]:
+            yield f"      - {printable(str(item.subject), 120)}{_value(item)}"
+        if finding.count > lines:
+            yield f"      … {finding.count - min(lines, len(finding.evidence)):,} more"
+    yield page.wrap(finding.next_step, "      ", "    → ")
+    yield ""
+
+
+def _value(item: Evidence) -> str:
+    if item.value is None:
+        return ""
+    value = f"{item.value:.4g}" if isinstance(item.value, float) else printable(str(item.value), 60)
+    return f" ({value}{' ' + item.unit if item.unit else ''})"
+
+
+def _coverage(report: Report, page: Page) -> Iterator[str]:
+    statuses = Counter(record.status for record in report.files)
+    total = sum(record.size for record in report.files if record.sha256)
+    counted = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
+    yield page.paint("  Coverage", "1")
+    read = f"{plural(len(report.files), 'file')} ({counted}), {size_text(total)} read and hashed"
+    yield page.wrap(f"{read}{_verified(report)}.", "    ")
+    yield page.wrap(f"Inspected: {'; '.join(report.coverage.inspected)}.", "    ")
+    failed = [item for item in report.coverage.skipped if item.failed]
+    rest = [item for item in report.coverage.skipped if not item.failed]
+    for item in (*failed, *rest)[: None if page.verbose else _SKIPPED_LINES]:
+        yield _skipped(item, page)
+    hidden = len(report.coverage.skipped) - _SKIPPED_LINES
+    if hidden > 0 and not page.verbose:
+        yield f"    … {hidden} more; --verbose shows all"
+    if report.config_file:
+        yield page.wrap(f"Settings from {printable(report.config_file)}.", "    ")
+
+
+def _verified(report: Report) -> str:
+    promised = [record for record in report.files if record.verified is not None]
+    if promised:
+        agree = sum(record.verified is True for record in promised)
+        return f"; {agree} of {len(promised)} equal to the hub's listing"
+    return "; no listing to compare with" if report.source is not SourceKind.HUB else ""
+
+
+def _skipped(item: Skipped, page: Page) -> str:
+    label = page.paint("not analysed:", "1;33") if item.failed else "not in this report:"
+    text = f"{printable(item.what, 120)}: {printable(item.reason, 300)}"
+    return page.wrap(f"{label} {text}{f' ({item.hint})' if item.hint else ''}", "      ", "    ")
+
+
+def _error(target: str, error: AdapterscanError, page: Page) -> Iterator[str]:
+    yield page.paint(printable(target), "1")
+    yield page.wrap(f"not scanned: {printable(error.reason, 600)}", "    ", "  ")
+    if error.hint:
+        yield page.wrap(printable(error.hint, 600), "      ", "    → ")
+
+
+def _overview(
+    reports: Iterable[Report], errors: Iterable[tuple[str, AdapterscanError]]
+) -> Iterator[str]:
+    rows = [[printable(report.name, 70), *_counts(report), _state(report)] for report in reports]
+    rows += [[printable(target, 70), "", "", "", "", "not scanned"] for target, _ in errors]
+    headers = ["target", "critical", "high", "medium", "low", "coverage"]
+    yield from tabulate(rows, headers, tablefmt="simple", disable_numparse=True).splitlines()
+
+
+def _counts(report: Report) -> list[str]:
+    counts = Counter(finding.severity for finding in report.findings)
+    order = (Severity.CRITICAL, Severity.HIGH, Severity.MEDIUM, Severity.LOW)
+    return [str(counts[severity]) for severity in order]
+
+
+def _state(report: Report) -> str:
+    return "complete" if report.coverage.complete else "incomplete"
+
+
+def _verdict(
+    reports: Sequence[Report],
+    errors: Sequence[tuple[str, AdapterscanError]],
+    exit_code: int,
+    fail_on: Severity | None,
+    page: Page,
+) -> str:
+    counts = Counter(finding.severity for report in reports for finding in report.findings)
+    found = ", ".join(f"{counts[s]} {s.label}" for s in reversed(Severity) if counts[s])
+    threshold = fail_on.label if fail_on is not None else "never"
+    incomplete = sum(not report.coverage.complete for report in reports)
+    parts = [found or "no findings"]
+    if incomplete:
+        parts.append(f"{plural(incomplete, 'target')} not fully analysed")
+    if errors:
+        parts.append(f"{plural(len(errors), 'target')} not scanned")
+    text = f"Result: {'; '.join(parts)} (exit code {exit_code}, --fail-on {threshold})"
+    return page.paint(text, "1;31" if exit_code == 1 else "1;33" if exit_code else "1;32")

@@ -1,0 +1,169 @@
+"""The pipeline: an artifact goes in, a report comes out. No network, terminal or environment."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from adapterscan import __version__
+from adapterscan.detectors import BUILT_IN, Detector
+from adapterscan.errors import AdapterscanError
+from adapterscan.model import (
+    AdapterSummary,
+    Artifact,
+    Coverage,
+    Evidence,
+    Need,
+    Report,
+    Severity,
+    Skipped,
+)
+from adapterscan.reading import Contents, WeighedAdapter, read
+from adapterscan.rules import RuleBook, judge
+
+EXIT_CLEAN, EXIT_FINDINGS, EXIT_ERROR, EXIT_INCOMPLETE = 0, 1, 2, 3
+
+#: What this version cannot look at, whatever the options. A report says so each time.
+BEYOND = (
+    Skipped(
+        "behaviour", "no prompts were run against base + adapter", failed=False,
+        hint="a backdoor that only shows when triggered is outside of this report",
+    ),
+    Skipped(
+        "base model", "weights were not compared with the base model", failed=False,
+        hint="merge deltas, and which overwrites would take effect, are outside of this report",
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ScanOptions:
+    """How a scan runs. `workers` threads measure weights; results do not depend on them."""
+
+    workers: int = 2
+
+
+def scan(
+    artifact: Artifact,
+    rules: RuleBook,
+    *,
+    detectors: Sequence[Detector] = BUILT_IN,
+    options: ScanOptions | None = None,
+    config_file: str | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Report:
+    """Read `artifact`, run `detectors`, judge their evidence by `rules`, and state the coverage.
+
+    Never raises for what is in the artifact: a file or a detector that fails becomes a Skipped and
+    what was found before stays.
+    """
+    workers = (options or ScanOptions()).workers
+    contents = read(artifact, workers=workers, progress=progress)
+    evidence = [*artifact.evidence, *contents.evidence]
+    skipped = [*artifact.problems, *contents.skipped]
+    for detector in detectors:
+        skipped.extend(_run(detector, contents, evidence))
+    if not contents.adapters and not any(item.failed for item in skipped):
+        skipped.append(_nothing(artifact))
+    skipped.extend(_partial(contents))
+    return Report(
+        target=artifact.ref.text,
+        name=artifact.name,
+        source=artifact.ref.kind,
+        commit=artifact.commit,
+        files=tuple(contents.records),
+        adapters=tuple(_summary(weighed) for weighed in contents.adapters),
+        findings=judge(evidence, rules),
+        evidence=tuple(evidence),
+        coverage=Coverage(
+            tuple(detector.inspects for detector in detectors),
+            (*sorted(skipped, key=lambda item: (not item.failed, item.what)), *BEYOND),
+        ),
+        versions={
+            "adapterscan": __version__,
+            "detectors": ",".join(f"{d.name}@{d.version}" for d in detectors),
+            "rules": rules.digest,
+        },
+        config_file=config_file,
+    )
+
+
+def exit_code(reports: Iterable[Report], fail_on: Severity | None, failures: int = 0) -> int:
+    """Return the exit code for all targets together: findings outrank errors outrank silence.
+
+    `fail_on` None never fails on findings. `failures` counts targets that gave no report at all.
+    """
+    reports = list(reports)
+    if fail_on is not None and any(
+        finding.severity >= fail_on for report in reports for finding in report.findings
+    ):
+        return EXIT_FINDINGS
+    if failures:
+        return EXIT_ERROR
+    return EXIT_CLEAN if all(r.coverage.complete for r in reports) else EXIT_INCOMPLETE
+
+
+def _run(detector: Detector, contents: Contents, evidence: list[Evidence]) -> Iterable[Skipped]:
+    """Collect a detector's evidence up to wherever it gets."""
+    unmet = detector.needs - {Need.FILES, Need.WEIGHTS}
+    if unmet:
+        needs = ", ".join(sorted(need.value for need in unmet))
+        yield Skipped(detector.inspects, f"needs {needs}", failed=False, detector=detector.name)
+        return
+    try:
+        evidence.extend(detector.run(contents))
+    except AdapterscanError as error:
+        yield Skipped(detector.inspects, error.reason, True, error.hint, detector.name)
+    except Exception as error:  # input is hostile: whatever it breaks, the report stands
+        reason = f"{type(error).__name__} in detector {detector.name}"
+        hint = "this is a defect of adapterscan: please report it with the adapter's name"
+        yield Skipped(detector.inspects, reason, True, hint, detector.name)
+
+
+def _nothing(artifact: Artifact) -> Skipped:
+    return Skipped(
+        artifact.name, "no adapter found: no weight file in a layout that we know", failed=True,
+        hint="name the folder that holds adapter_config.json (hub: org/name@revision:subfolder)",
+    )  # fmt: skip
+
+
+def _partial(contents: Contents) -> Iterable[Skipped]:
+    """Say which deltas are not the whole effect of their adapter."""
+    for weighed in contents.adapters:
+        config, deltas = weighed.adapter.config, weighed.adapter.deltas
+        if any(delta.magnitude is not None for delta in deltas):
+            yield Skipped(
+                weighed.file, "DoRA: B·A was measured; the true delta also needs the base weights",
+                failed=False, detector="weighing",
+            )  # fmt: skip
+        initialisation = config.raw.get("init_lora_weights")
+        if isinstance(initialisation, str) and initialisation.lower() != "gaussian":
+            yield Skipped(
+                weighed.file, "its initialisation changes the base; ΔW against the original base "
+                "differs from B·A unless it was converted", failed=False, detector="weighing",
+            )  # fmt: skip
+        if not config.path:
+            yield Skipped(
+                weighed.file, "no adapter_config.json beside it: scale and declared weights are "
+                "unknown", failed=True, hint="fetch the config from where the weights came from",
+                detector="reading",
+            )  # fmt: skip
+
+
+def _summary(weighed: WeighedAdapter) -> AdapterSummary:
+    adapter = weighed.adapter
+    summaries = weighed.weighed.deltas
+    ranks = Counter(str(delta.rank) for delta in adapter.deltas)
+    norms = [s.frobenius for s in summaries.values() if s.frobenius is not None]
+    return AdapterSummary(
+        path=adapter.folder,
+        weights=weighed.file,
+        peft_type=adapter.config.peft_type or "LORA",
+        base_model=adapter.config.base_model,
+        modules=len({delta.module for delta in adapter.deltas}),
+        tensors=len(adapter.weights.tensors),
+        parameters=sum(tensor.numel for tensor in adapter.weights.tensors),
+        ranks=dict(sorted(ranks.items(), key=lambda item: int(item[0]))),
+        frobenius_norm=float(sum(norm**2 for norm in norms) ** 0.5) if norms else None,
+    )

@@ -1,0 +1,285 @@
+"""Weigh one weight file: hash it and measure every tensor in a single pass over its bytes.
+
+The main thread reads the file in order; one thread hashes, others measure. A ΔW is measured as soon
+as both of its factors have gone by. Memory is bounded whatever the file: what is in flight, and the
+factors that wait for their partner, each have a budget. A factor that had to be let go is read
+again and must have the digest that it had the first time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from adapterscan.formats.peft import Delta
+from adapterscan.formats.reader import SEGMENT_BYTES, SourceFile
+from adapterscan.formats.tensors import TensorInfo, as_array, numpy_dtype
+from adapterscan.lowrank import DeltaSummary, LowRank
+from adapterscan.model import Skipped
+from adapterscan.text import printable, size_text
+
+FACTOR_LIMIT = 64 << 20  # bytes of one factor as stored
+RANK_LIMIT = 1024  # the r×r work is cubic; the largest ranks published are 512
+IN_FLIGHT_BYTES = 32 << 20
+WAITING_BYTES = 32 << 20
+
+Range = tuple[int, int]  # start and length in the file
+
+
+@dataclass(frozen=True, slots=True)
+class DenseSummary:
+    """A tensor that is not a factor of a ΔW: its size and what its values are."""
+
+    elements: int
+    nonfinite: int
+    zeros: int
+    square_sum: float
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """What the pass leaves: by delta name, by tensor name, and what could not be measured."""
+
+    deltas: Mapping[str, DeltaSummary]
+    dense: Mapping[str, DenseSummary]
+    skipped: tuple[Skipped, ...]
+
+
+def weigh(
+    file: SourceFile, tensors: Iterable[TensorInfo], deltas: Iterable[Delta], *, workers: int
+) -> Weighed:
+    """Read `file` to its end and measure `deltas` and all other `tensors`.
+
+    Afterwards `file.sha256` is set. Raises ChangedWhileReading when the bytes moved under us; what
+    goes wrong in one module or tensor becomes a Skipped and the pass goes on.
+    """
+    return _Pass(file, tuple(tensors), tuple(deltas), workers).run()
+
+
+def hash_only(file: SourceFile) -> None:
+    """Read `file` to its end for its digest alone."""
+    for _ in file.segments(list(range(SEGMENT_BYTES, file.size, SEGMENT_BYTES))):
+        pass
+
+
+class _Pass:
+    def __init__(
+        self, file: SourceFile, tensors: tuple[TensorInfo, ...], deltas: tuple[Delta, ...], n: int
+    ) -> None:
+        self.file = file
+        self.skipped: list[Skipped] = []
+        self.delta_results: dict[str, DeltaSummary] = {}
+        self.dense_results: dict[str, list[DenseSummary]] = defaultdict(list)
+        self.modules = self._measurable(deltas)
+        factors = {_range(tensor) for group in self.modules for tensor in _factors(group[0])}
+        self.users: dict[Range, list[int]] = defaultdict(list)
+        for index, group in enumerate(self.modules):
+            for key in {_range(tensor) for tensor in _factors(group[0])}:
+                self.users[key].append(index)
+        self.factors = sorted(factors)
+        self.dense = [tensor for tensor in tensors if _range(tensor) not in factors]
+        self.missing = [{_range(tensor) for tensor in _factors(group[0])} for group in self.modules]
+        self.waiting: dict[Range, memoryview | bytes] = {}
+        self.let_go: dict[Range, bytes] = {}
+        self.pool = ThreadPoolExecutor(max(1, n), "measure")
+        self.running: deque[tuple[int, Future[None]]] = deque()
+
+    def _measurable(self, deltas: tuple[Delta, ...]) -> list[list[Delta]]:
+        """Group deltas by the tensors they share, leaving out what is over our limits."""
+        groups: dict[tuple[str, str], list[Delta]] = defaultdict(list)
+        for delta in deltas:
+            groups[delta.a.name, delta.b.name].append(delta)
+        kept = []
+        for group in groups.values():
+            reason = _over_limits(group[0])
+            if reason:
+                self._skip(group[0].module, reason, "no honest adapter needs this; ask its author")
+            else:
+                kept.append(group)
+        return kept
+
+    def run(self) -> Weighed:
+        with self.pool:
+            dense = deque(sorted(_units(self.dense)))
+            factors = deque(self.factors)
+            cuts = sorted({*_edges(self.factors), *(u[0] for u in dense), *self._gaps()})
+            for start, view in self.file.segments(cuts):
+                self._take_factors(start, view, factors)
+                self._take_dense(start, view, dense)
+                self._settle(start, view)
+            while self.running:
+                self.running.popleft()[1].result()
+        merged = {name: _merge(parts) for name, parts in self.dense_results.items()}
+        return Weighed(self.delta_results, merged, tuple(self.skipped))
+
+    def _gaps(self) -> Iterator[int]:
+        """Cut where nothing is measured, so that no segment grows; inside a factor, do not cut."""
+        at = 0
+        for start, length in [*self.factors, (self.file.size, 0)]:
+            yield from range(at + SEGMENT_BYTES, start, SEGMENT_BYTES)
+            at = max(at, start + length)
+
+    def _take_factors(self, start: int, view: memoryview, factors: deque[Range]) -> None:
+        end = start + len(view)
+        while factors and factors[0][0] + factors[0][1] <= end:
+            key = factors.popleft()
+            if key[0] < start:  # overlaps a range before it: cannot be seen whole
+                self._skip(self.file.path, "has factors that overlap", "treat it as hostile")
+                continue
+            self.waiting[key] = view[key[0] - start : key[0] - start + key[1]]
+            for index in self.users[key]:
+                self.missing[index].discard(key)
+                if not self.missing[index]:
+                    self._start(index)
+
+    def _start(self, index: int) -> None:
+        group = self.modules[index]
+        storages: dict[Range, memoryview | bytes] = {}
+        for tensor in _factors(group[0]):
+            key = _range(tensor)
+            if key not in self.waiting:
+                storages[key] = self.file.reread(*key, self.let_go[key])
+            else:
+                storages[key] = self.waiting[key]
+            self.users[key] = [user for user in self.users[key] if user != index]
+            if not self.users[key]:
+                self.waiting.pop(key, None)
+        size = sum(key[1] for key in storages)
+        self._submit(size, lambda: self._measure_group(group, storages))
+
+    def _measure_group(
+        self, group: list[Delta], storages: Mapping[Range, memoryview | bytes]
+    ) -> None:
+        for delta in group:
+            try:
+                self.delta_results[delta.name] = _low_rank(delta, storages).summary()
+            except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
+                self._skip(delta.name, f"cannot be measured ({error})", "")
+
+    def _take_dense(
+        self, start: int, view: memoryview, dense: deque[tuple[int, int, TensorInfo]]
+    ) -> None:
+        end = start + len(view)
+        while dense and dense[0][1] <= end:
+            low, high, tensor = dense.popleft()
+            piece = view[max(low, start) - start : high - start]
+            dtype = numpy_dtype(tensor.dtype)
+            if low < start or dtype is None or dtype.kind == "c":
+                reason = f"values of dtype {tensor.dtype} are not read"
+                self._skip(printable(tensor.name), reason, "")
+                continue
+            self._submit(len(piece), _dense_task(self.dense_results[tensor.name], piece, dtype))
+
+    def _submit(self, size: int, task: Callable[[], None]) -> None:
+        self.running.append((size, self.pool.submit(task)))
+        while sum(size for size, _ in self.running) > IN_FLIGHT_BYTES and len(self.running) > 1:
+            self.running.popleft()[1].result()
+
+    def _settle(self, start: int, view: memoryview) -> None:
+        """Let the segment's buffer go: copy the factors that wait on, within their budget."""
+        for key, storage in self.waiting.items():
+            if isinstance(storage, memoryview):
+                self.waiting[key] = bytes(storage)
+        while sum(key[1] for key in self.waiting) > WAITING_BYTES:
+            key = next(iter(self.waiting))
+            self.let_go[key] = hashlib.blake2b(self.waiting.pop(key)).digest()
+        while self.running and self.running[0][1].done():
+            self.running.popleft()[1].result()
+
+    def _skip(self, what: str, reason: str, hint: str) -> None:
+        self.skipped.append(Skipped(what, reason, failed=True, hint=hint, detector="weighing"))
+
+
+def _range(tensor: TensorInfo) -> Range:
+    return tensor.start, tensor.nbytes
+
+
+def _factors(delta: Delta) -> Iterator[TensorInfo]:
+    yield delta.a
+    yield delta.b
+    if delta.diag is not None:
+        yield delta.diag
+
+
+def _over_limits(delta: Delta) -> str:
+    if delta.rank > RANK_LIMIT:
+        return f"has rank {delta.rank:,}, over the limit of {RANK_LIMIT:,}"
+    for tensor in _factors(delta):
+        if tensor.nbytes > FACTOR_LIMIT:
+            return f"has a factor of {size_text(tensor.nbytes)}, over {size_text(FACTOR_LIMIT)}"
+        dtype = numpy_dtype(tensor.dtype)
+        if dtype is None or not tensor.dtype.startswith(("F", "BF")):
+            return f"has a factor of dtype {tensor.dtype}, which holds no plain floats"
+    return ""
+
+
+def _edges(ranges: Iterable[Range]) -> Iterator[int]:
+    for start, length in ranges:
+        yield start
+        yield start + length
+
+
+def _units(tensors: Iterable[TensorInfo]) -> Iterator[tuple[int, int, TensorInfo]]:
+    """Cut each tensor's storage into pieces that fit a segment, at element borders."""
+    seen: set[Range] = set()
+    for tensor in tensors:
+        if _range(tensor) in seen:
+            continue
+        seen.add(_range(tensor))
+        for low in range(tensor.start, tensor.end, SEGMENT_BYTES):
+            yield low, min(low + SEGMENT_BYTES, tensor.end), tensor
+
+
+def _low_rank(delta: Delta, storages: Mapping[Range, memoryview | bytes]) -> LowRank:
+    """Shape the factors as `delta.kind` says. Raises ValueError where they cannot be."""
+    a, b = (as_array(tensor, storages[_range(tensor)]) for tensor in (delta.a, delta.b))
+    part, parts, rank = delta.part, delta.parts, delta.rank
+    if delta.kind == "conv":
+        a, b = a.reshape(rank, -1), b.reshape(-1, rank)
+    elif delta.kind == "experts":  # B is rank-major, expert-minor
+        a = a.reshape(parts, rank, -1)[part]
+        b = b.reshape(b.shape[0], rank, parts)[:, :, part]
+    elif delta.kind == "merged":
+        rows = b.shape[0] // parts
+        a = a[part * rank : (part + 1) * rank]
+        b = b[part * rows : (part + 1) * rows, :, 0]
+    if delta.diag is not None:
+        b = b.astype(np.float64) * as_array(delta.diag, storages[_range(delta.diag)]).reshape(-1)
+    return LowRank(a, b, delta.scaling)
+
+
+def _dense_task(
+    results: list[DenseSummary], piece: memoryview, dtype: np.dtype[Any]
+) -> Callable[[], None]:
+    def measure() -> None:
+        usable = len(piece) - len(piece) % dtype.itemsize
+        results.append(_dense(np.frombuffer(piece[:usable], dtype=dtype)))
+
+    return measure
+
+
+def _dense(values: npt.NDArray[Any]) -> DenseSummary:
+    wide = values.astype(np.float64)
+    finite = np.isfinite(wide)
+    nonfinite = int(values.size - np.count_nonzero(finite))
+    if nonfinite:
+        wide = np.where(finite, wide, 0.0)
+    zeros = int(values.size - np.count_nonzero(values))
+    with np.errstate(over="ignore"):
+        return DenseSummary(values.size, nonfinite, zeros, float(np.dot(wide, wide)))
+
+
+def _merge(parts: list[DenseSummary]) -> DenseSummary:
+    return DenseSummary(
+        sum(part.elements for part in parts),
+        sum(part.nonfinite for part in parts),
+        sum(part.zeros for part in parts),
+        sum(part.square_sum for part in parts),
+    )
