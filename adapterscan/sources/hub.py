@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from adapterscan.errors import AccessDenied, NotFound, Unreachable
+from adapterscan.errors import AccessDenied, BadConfig, NotFound, Unreachable
 from adapterscan.model import (
     Artifact,
     Evidence,
@@ -73,7 +73,7 @@ class HubOptions:
 def open_hub(ref: Ref, options: HubOptions) -> Artifact:
     """Return the files of `ref` at one commit, with those that a scan needs fetched to the cache.
 
-    Raises BadReference, NotFound, AccessDenied, RateLimited, TooLarge, Unreachable or StorageError.
+    Raises BadReference, BadConfig (of the endpoint) or the SourceError that fits.
     An interrupt passes through; the client may leave its own unfinished files in the cache.
     """
     import huggingface_hub
@@ -92,7 +92,7 @@ class _Visit:
     """One visit to one repository: the client, its guard, and how its errors are explained."""
 
     def __init__(self, ref: Ref, options: HubOptions, cache_dir: Path) -> None:
-        from huggingface_hub import HfApi, get_token
+        from huggingface_hub import HfApi
 
         self.ref = ref
         self.options = options
@@ -101,7 +101,7 @@ class _Visit:
             endpoint=options.endpoint, token=options.token, library_name="adapterscan"
         )
         self.endpoint = _without_credentials(self.api.endpoint)
-        self.token = options.token if isinstance(options.token, str) else get_token()
+        self.token = _token(options)
         self.guard = Guard(
             self.endpoint,
             patience=options.patience,
@@ -279,6 +279,28 @@ def _name(ref: Ref) -> str:
     return f"{ref.location}{revision}{subfolder}"
 
 
+def _token(options: HubOptions) -> str | None:
+    """Return the token that the client will send, so that it can be kept out of messages."""
+    from huggingface_hub import get_token
+
+    if isinstance(options.token, str):
+        return options.token
+    try:
+        return None if options.token is False else get_token()
+    except OSError as error:
+        raise AccessDenied(
+            f"the stored hub token cannot be read ({error.strerror})",
+            hint="check the permissions of the token file, or set HF_TOKEN",
+        ) from error
+
+
 def _without_credentials(endpoint: str) -> str:
-    parts = urlsplit(endpoint)
+    """Return the endpoint as it may be shown. Raises BadConfig when it is no web address."""
+    hint = "write it as https://host, or leave it out for the default hub"
+    try:
+        parts = urlsplit(endpoint)
+    except ValueError as error:
+        raise BadConfig("the hub endpoint is not a web address", hint=hint) from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise BadConfig("the hub endpoint is not a web address", hint=hint)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")

@@ -182,7 +182,7 @@ def _no_answer(error: BaseException, endpoint: str, token: str | None) -> Unreac
         reason = f"{endpoint} did not answer in time"
     elif "Proxy" in kind:
         reason = f"the proxy on the way to {endpoint} does not work ({_quoted(error, token)})"
-    elif "Protocol" in kind or "Read" in kind or "Write" in kind:
+    elif "RemoteProtocol" in kind or "Read" in kind or "Write" in kind:
         reason = f"{endpoint} cut the connection ({_quoted(error, token)})"
     else:
         reason = f"{endpoint} cannot be reached ({_quoted(error, token)})"

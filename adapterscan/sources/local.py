@@ -174,14 +174,19 @@ def _leaf(tree: _Tree, path: str, place: Path) -> Iterator[_Fact]:
     """Yield the facts about one entry that is not a folder itself."""
     try:
         is_link = stat.S_ISLNK(place.lstat().st_mode) or _is_junction(place)
-        target = place.resolve(strict=True)
-    except (OSError, RuntimeError) as error:
-        reason = "a link to nothing" if place.is_symlink() else f"not readable ({error})"
-        yield _failed(path, reason)
+        target = place.resolve()
+        outside = is_link and not tree.allows(target)
+        if not outside:
+            target = place.resolve(strict=True)
+    except (FileNotFoundError, RuntimeError):  # RuntimeError: a link to itself
+        yield _failed(path, "a link to nothing")
+        return
+    except OSError as error:
+        yield _failed(path, f"not readable ({error.strerror})")
         return
     if not is_link:
         yield from _entry_facts(path, place, place)
-    elif not tree.allows(target):
+    elif outside:
         value = label(_link_text(place))
         yield Evidence("file.symlink_outside", Subject("file", label(path)), value)
         yield _failed(path, "a link that leaves the folder; it was not followed")

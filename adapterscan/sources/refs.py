@@ -64,8 +64,7 @@ def parse_ref(
                 f"{printable(text)} is a local path, and a revision was given",
                 hint=f"drop the revision, or write {_HUB_PREFIX}{printable(text)} to mean the hub",
             )
-        kind = SourceKind.FOLDER if path.is_dir() else SourceKind.FILE
-        return Ref(text, kind, str(path))
+        return Ref(text, _path_kind(path), str(path))
     if _is_path(text):
         raise NotFound(
             f"no such file or folder: {printable(text)}",
@@ -154,6 +153,13 @@ def _is_path(text: str) -> bool:
         or "\\" in text
         or _DRIVE.match(text) is not None
     )
+
+
+def _path_kind(path: Path) -> SourceKind:
+    try:
+        return SourceKind.FOLDER if path.is_dir() else SourceKind.FILE
+    except OSError:  # not ours to look at; opening it says so
+        return SourceKind.FILE
 
 
 def _expanded(text: str) -> Path:

@@ -11,6 +11,7 @@ import pytest
 
 from adapterscan.errors import (
     AccessDenied,
+    BadConfig,
     BadReference,
     NotFound,
     RateLimited,
@@ -338,6 +339,14 @@ def test_a_password_in_the_endpoint_is_not_kept(hub: LoopbackHub, options: HubOp
     endpoint = hub.url.replace("//", "//user:password@")
     artifact = opened("org/adapter", replace(options, endpoint=endpoint))
     assert artifact.endpoint == hub.url
+
+
+@pytest.mark.parametrize("endpoint", ["not a url", "http://[::1", "ftp://host", "https://"])
+def test_an_endpoint_that_is_no_web_address_is_a_bad_setting(
+    options: HubOptions, endpoint: str
+) -> None:
+    with pytest.raises(BadConfig, match="web address"):
+        opened("org/adapter", replace(options, endpoint=endpoint))
 
 
 # Hostile answers

@@ -71,6 +71,13 @@ def test_a_link_out_of_the_folder_is_reported_and_not_followed(
     assert len(artifact.files) == 3
 
 
+def test_a_link_that_would_leave_the_folder_counts_even_when_nothing_is_there(
+    folder: Path,
+) -> None:
+    (folder / "key.bin").symlink_to("../../no/such/key")
+    assert facts(opened(folder)) == [("file.symlink_outside", "key.bin", "../../no/such/key")]
+
+
 def test_a_link_that_stays_inside_is_read(folder: Path) -> None:
     (folder / "also.safetensors").symlink_to("adapter_model.safetensors")
     files = {file.path: file for file in opened(folder).files}
