@@ -14,7 +14,7 @@ from adapterscan.formats.tensors import BITS, TensorInfo, WeightFile
 from adapterscan.formats.torch_storage import Storage, legacy_storages, parse_id, zip_storages
 from adapterscan.model import Evidence, Subject
 
-_MOST_TENSORS = 1_000_000
+_MOST_ENTRIES = 200_000
 _MOST_DIMENSIONS = 32
 _MOST_FACTS = 100
 _HINT = "save the adapter again as safetensors"
@@ -45,21 +45,20 @@ def read_torch(found: PickleFile) -> WeightFile:
     _require_harmless(path, pickle)
     storages, facts = legacy_storages(found) if legacy else zip_storages(found, pickle, root)
     tensors: dict[str, TensorInfo] = {}
-    evidence = list(facts)
-    for name, value in _entries(pickle.value, path):
-        subject = Subject("tensor", path, name[:200])
-        if not _is_tensor(value):
-            evidence.append(Evidence("weights.extra_entry", subject, _kind(value)))
+    evidence = list(facts[:_MOST_FACTS])
+    for count, (name, value) in enumerate(_entries(pickle.value, path)):
+        if count >= _MOST_ENTRIES:  # shared inner dicts can multiply
+            raise LimitExceeded(path, f"more than {_MOST_ENTRIES} entries")
+        tensor = _is_tensor(value)
+        if (not tensor or name in tensors) and len(evidence) < _MOST_FACTS:
+            subject = Subject("tensor", path, name[:200])
+            odd = "weights.duplicate_key" if tensor else "weights.extra_entry"
+            evidence.append(Evidence(odd, subject, True if tensor else _kind(value)))
+        if not tensor:
             continue
-        if name in tensors:
-            evidence.append(Evidence("weights.duplicate_key", subject, True))
-        if len(tensors) >= _MOST_TENSORS:
-            raise LimitExceeded(path, f"more than {_MOST_TENSORS} tensors")
         tensors[name] = _tensor(path, name, value, storages)
     container = "torch-legacy" if legacy else "torch-zip"
-    return WeightFile(
-        path, container, tuple(tensors.values()), evidence=tuple(evidence[:_MOST_FACTS])
-    )
+    return WeightFile(path, container, tuple(tensors.values()), evidence=tuple(evidence))
 
 
 def _legacy_object(found: PickleFile) -> tuple[Disassembly, str]:

@@ -10,7 +10,7 @@ from adapterscan.errors import Malformed, Unsupported
 from adapterscan.formats.pickle_file import PickleFile
 from adapterscan.formats.pickle_vm import Disassembly, Global, Pairs, PersistentId
 from adapterscan.formats.tensors import BITS
-from adapterscan.formats.zip_archive import Member
+from adapterscan.formats.zip_archive import Member, read_member
 from adapterscan.model import Evidence, Subject
 
 _HINT = "save the adapter again as safetensors"
@@ -147,7 +147,7 @@ def _claims(pickle: Disassembly, path: str) -> Iterator[Claim]:
 
 
 def _require_little_endian(found: PickleFile, member: Member | None) -> None:
-    if member is not None and member.head[:6] != b"little":
+    if member is not None and read_member(found.file, member, 64)[0].strip() != b"little":
         raise Unsupported(found.file.path, "is big-endian", hint=_HINT)
 
 
