@@ -12,7 +12,7 @@ from adapterscan.formats.pickle_vm import Global
 from adapterscan.model import Evidence, Scalar, Subject
 
 _MOST_GLOBALS = 500  # told one by one; the rest is counted
-_MOST_REPEATS = 100  # of any other fact
+_MOST_REPEATS = 100  # of any other fact with the same value
 _LONGEST_NAME = 200
 _WORST_FIRST: dict[Standing, int] = {"dangerous": 0, "unknown": 1, "allowed": 2}
 
@@ -41,8 +41,9 @@ def pickle_facts(found: PickleFile, purpose: Purpose) -> tuple[Evidence, ...]:
     seen: Counter[str] = Counter()
     kept = []
     for fact in facts:
-        seen[fact.name] += 1
-        if fact.name == "pickle.global" or seen[fact.name] <= _MOST_REPEATS:
+        kind = f"{fact.name} {fact.value}" if isinstance(fact.value, str) else fact.name
+        seen[kind] += 1
+        if fact.name == "pickle.global" or seen[kind] <= _MOST_REPEATS:
             kept.append(fact)
     return tuple(kept)
 

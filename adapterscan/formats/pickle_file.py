@@ -28,7 +28,9 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PICKLES = 5
 
 _LONGEST_PICKLE = 32 << 20
-_MOST_OPCODES = 8_000_000  # in all pickles of one file together
+_MOST_OPCODES = 4_000_000  # in all pickles of one file together
+_MOST_BYTES = 128 << 20  # of members and pickles of one file together: overlapping ones multiply
+_MOST_IN_ONE = 2_000_000  # some 60,000 tensors
 _MOST_IN_A_ROW = 1000
 _HEAD = 4096
 _HEAD_LIMITS = Limits(opcodes=20_000)
@@ -90,6 +92,7 @@ class _Search:
     streams: list[PickleStream] = field(default_factory=list)
     defects: list[ArchiveDefect] = field(default_factory=list)
     opcodes: int = _MOST_OPCODES
+    room: int = _MOST_BYTES
 
     def look(self, source: Source, name: str, container: str, depth: int) -> Archive | None:
         """Collect the pickles of `source`; return its zip directory, if it has one."""
@@ -103,6 +106,8 @@ class _Search:
             for defect in archive.defects:
                 self.note(defect, name)
             for member in archive.members:
+                if not self.affords(name):
+                    break
                 self.member(source, member, name, depth)
         if container == "tar":
             self.tar(source, name, depth)
@@ -118,10 +123,19 @@ class _Search:
         member = "/".join(part for part in (name, defect.member) if part)
         self.defects.append(ArchiveDefect(defect.code, defect.reason, member))
 
+    def affords(self, name: str) -> bool:
+        """Return whether we may go on; the place where we stop is noted once per container."""
+        if self.opcodes > 0 and self.room > 0:
+            return True
+        self.note(
+            ArchiveDefect("too_large", "more content than we follow; the rest is unseen"), name
+        )
+        return False
+
     def bare(self, source: Source, name: str, start: int, expected: bool) -> None:
         """Collect the pickles that begin at `start`, reading no further than they reach."""
         data = source.read(start, _HEAD)
-        if not expected and not _could_be_pickle(data, start + len(data) < source.size):
+        if not expected and not self.hints(data, start + len(data) < source.size):
             return
         while True:
             row = list(self.row(data, name, expected))
@@ -131,21 +145,28 @@ class _Search:
                 break
             data += source.read(start + len(data), min(room, 7 * len(data)))
         self.opcodes -= sum(stream.found.opcodes for stream in row)
+        self.room -= len(data)
         self.streams.extend(row)
         if cut and source.size - start > _LONGEST_PICKLE:
             self.note(ArchiveDefect("too_large", f"over {_LONGEST_PICKLE} bytes of pickle"), name)
+
+    def hints(self, head: bytes, more: bool) -> bool:
+        """Return whether `head` is, or with `more` bytes might become, a telling pickle."""
+        found = disassemble(head, limits=_HEAD_LIMITS)
+        self.opcodes -= found.opcodes
+        unfinished = found.defect is not None and found.defect.code in ("truncated", "limit")
+        return _is_telling(found) or (more and unfinished)
 
     def row(self, data: bytes, name: str, expected: bool) -> Iterator[PickleStream]:
         """Yield the pickles that follow one another in `data`."""
         at, budget, legacy = 0, self.opcodes, False
         for index in range(_MOST_IN_A_ROW):
-            found = disassemble(data, at, Limits(opcodes=max(0, min(4_000_000, budget))))
+            found = disassemble(data, at, Limits(opcodes=max(0, min(_MOST_IN_ONE, budget))))
             budget -= found.opcodes
             legacy = legacy or (index == 0 and _is_magic(found))
             explained = index == 0 or (legacy and index < LEGACY_PICKLES)
-            if not (explained and expected) and not _is_telling(found):
-                return
-            yield PickleStream(name, index, explained, found)
+            if (explained and expected) or _is_telling(found):
+                yield PickleStream(name, index, explained, found)
             at = found.end
             if not found.complete or at >= len(data) or (legacy and index == LEGACY_PICKLES - 1):
                 return
@@ -159,9 +180,10 @@ class _Search:
             head, _ = read_member(source, member, _HEAD)
         container = sniff(head)
         nested = container in ("zip", "tar", "npy", "gzip", "bzip2", "xz", *_UNREADABLE)
-        if not named and not nested and not _could_be_pickle(head, len(head) < member.size):
+        if not named and not nested and not self.hints(head, len(head) < member.size):
             return
         data, defects = read_member(source, member, _LONGEST_PICKLE)
+        self.room -= len(data)
         inner = MemorySource(data)
         before = len(self.streams)
         if nested and depth < _DEEPEST:
@@ -176,6 +198,8 @@ class _Search:
 
     def tar(self, source: Source, name: str, depth: int) -> None:
         for entry, start, size in _tar_entries(source):
+            if not self.affords(name):
+                break
             path = f"{name}/{entry}" if name else entry
             if entry in _LEGACY_TAR:
                 reason = "torch's oldest format, which mixes pickles with raw numbers"
@@ -233,13 +257,6 @@ def _is_telling(found: Disassembly) -> bool:
         and (item.called or classify(item.module, item.name, "trainer") == "dangerous")
         for item in found.globals
     )
-
-
-def _could_be_pickle(head: bytes, more: bool) -> bool:
-    """Return whether `head` is, or with `more` bytes might become, a telling pickle."""
-    found = disassemble(head, limits=_HEAD_LIMITS)
-    unfinished = found.defect is not None and found.defect.code in ("truncated", "limit")
-    return _is_telling(found) or (more and unfinished)
 
 
 def _tar_entries(source: Source) -> Iterator[tuple[str, int, int]]:

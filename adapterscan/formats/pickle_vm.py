@@ -94,11 +94,12 @@ class Defect:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How far a pickle is followed. The defaults hold a file of a million tensors' names."""
+    """How far a pickle is followed. A tensor takes about 33 opcodes and 12 memo entries."""
 
-    opcodes: int = 4_000_000
+    opcodes: int = 2_000_000
     memo: int = 1_000_000
     depth: int = 10_000  # open marks
+    globals: int = 50_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,6 +190,8 @@ class _Machine:
         return items
 
     def name(self, module: Value, name: Value) -> Global:
+        if len(self.globals) >= self.limits.globals:
+            raise _LimitError(f"more than {self.limits.globals} globals")
         resolved = isinstance(module, str) and isinstance(name, str)
         found = Global(
             _text(module), _text(name), self.position, resolved, after_break=self.defect is not None

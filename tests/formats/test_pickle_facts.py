@@ -165,6 +165,23 @@ def test_a_pickle_after_the_first_is_trailing(tmp_path: Path) -> None:
     assert [item.value for item in evidence if item.name == "pickle.trailing"] == [6]
 
 
+def test_empty_pickles_in_between_hide_nothing(tmp_path: Path) -> None:
+    assert HIT in told(facts(tmp_path, b"N." * 20 + ATTACK))
+
+
+def test_more_pickles_in_a_row_than_we_follow_is_told(tmp_path: Path) -> None:
+    assert ("archive.defect", "too_large") in told(facts(tmp_path, b"N." * 2000))
+
+
+def test_members_that_share_bytes_do_not_multiply_the_work(tmp_path: Path) -> None:
+    whole = zipped({"a.pkl": b"\x80\x02" + b"N0" * 400_000 + STOP})
+    at = whole.index(b"PK\x01\x02")
+    entry, count = whole[at : at + 51], 5000
+    end = b"PK\x05\x06" + struct.pack("<4H2LH", 0, 0, count, count, 51 * count, at, 0)
+    seen = told(facts(tmp_path, whole[:at] + entry * count + end))
+    assert {("archive.defect", "overlap"), ("archive.defect", "too_large")} <= set(seen)
+
+
 def test_garbage_after_an_attack_is_broken_not_hidden(tmp_path: Path) -> None:
     assert told(facts(tmp_path, ATTACK[:-1] + b"\xff\xff")) == [
         HIT,
