@@ -9,6 +9,7 @@ again and must have the digest that it had the first time.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,12 +22,16 @@ import numpy.typing as npt
 from adapterscan.formats.peft import Delta
 from adapterscan.formats.reader import SEGMENT_BYTES, SourceFile
 from adapterscan.formats.tensors import TensorInfo, as_array, numpy_dtype
-from adapterscan.lowrank import DeltaSummary, LowRank
+from adapterscan.lowrank import KURTOSIS_RANK, DeltaSummary, LowRank, kurtosis_cost
 from adapterscan.model import Skipped
 from adapterscan.text import printable, size_text
 
 FACTOR_LIMIT = 64 << 20  # bytes of one factor as stored
 RANK_LIMIT = 1024  # the r×r work is cubic; the largest ranks published are 512
+#: The kurtosis of every ΔW is exact up to EXACT_RANK while that costs an adapter no more than this
+#: many multiply-adds (about 0.2 s of one core); `exact_kurtosis` lifts the bound.
+EXACT_COST = 10**10
+EXACT_RANK = 64
 IN_FLIGHT_BYTES = 32 << 20
 WAITING_BYTES = 32 << 20
 
@@ -53,14 +58,19 @@ class Weighed:
 
 
 def weigh(
-    file: SourceFile, tensors: Iterable[TensorInfo], deltas: Iterable[Delta], *, workers: int
+    file: SourceFile,
+    tensors: Iterable[TensorInfo],
+    deltas: Iterable[Delta],
+    *,
+    workers: int,
+    exact_kurtosis: bool = False,
 ) -> Weighed:
     """Read `file` to its end and measure `deltas` and all other `tensors`.
 
     Afterwards `file.sha256` is set. Raises ChangedWhileReading when the bytes moved under us; what
     goes wrong in one module or tensor becomes a Skipped and the pass goes on.
     """
-    return _Pass(file, tuple(tensors), tuple(deltas), workers).run()
+    return _Pass(file, tuple(tensors), tuple(deltas), workers, exact_kurtosis).run()
 
 
 def hash_only(file: SourceFile) -> None:
@@ -71,13 +81,20 @@ def hash_only(file: SourceFile) -> None:
 
 class _Pass:
     def __init__(
-        self, file: SourceFile, tensors: tuple[TensorInfo, ...], deltas: tuple[Delta, ...], n: int
+        self,
+        file: SourceFile,
+        tensors: tuple[TensorInfo, ...],
+        deltas: tuple[Delta, ...],
+        workers: int,
+        exact_kurtosis: bool,
     ) -> None:
         self.file = file
         self.skipped: list[Skipped] = []
         self.delta_results: dict[str, DeltaSummary] = {}
         self.dense_results: dict[str, list[DenseSummary]] = defaultdict(list)
         self.modules = self._measurable(deltas)
+        cost = sum(_kurtosis_cost(delta) for group in self.modules for delta in group)
+        self.exact_to = EXACT_RANK if exact_kurtosis or cost <= EXACT_COST else KURTOSIS_RANK
         factors = {_range(tensor) for group in self.modules for tensor in _factors(group[0])}
         self.users: dict[Range, list[int]] = defaultdict(list)
         for index, group in enumerate(self.modules):
@@ -88,7 +105,7 @@ class _Pass:
         self.missing = [{_range(tensor) for tensor in _factors(group[0])} for group in self.modules]
         self.waiting: dict[Range, memoryview | bytes] = {}
         self.let_go: dict[Range, bytes] = {}
-        self.pool = ThreadPoolExecutor(max(1, n), "measure")
+        self.pool = ThreadPoolExecutor(max(1, workers), "measure")
         self.running: deque[tuple[int, Future[None]]] = deque()
 
     def _measurable(self, deltas: tuple[Delta, ...]) -> list[list[Delta]]:
@@ -159,7 +176,7 @@ class _Pass:
     ) -> None:
         for delta in group:
             try:
-                self.delta_results[delta.name] = _low_rank(delta, storages).summary()
+                self.delta_results[delta.name] = _low_rank(delta, storages).summary(self.exact_to)
             except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
                 self._skip(delta.name, f"cannot be measured ({error})", "")
 
@@ -206,6 +223,11 @@ def _factors(delta: Delta) -> Iterator[TensorInfo]:
     yield delta.b
     if delta.diag is not None:
         yield delta.diag
+
+
+def _kurtosis_cost(delta: Delta) -> int:
+    d_out, d_in = delta.b.shape[0], math.prod(delta.a.shape[1:])
+    return kurtosis_cost(d_out, d_in, delta.rank if delta.rank <= EXACT_RANK else KURTOSIS_RANK)
 
 
 def _over_limits(delta: Delta) -> str:

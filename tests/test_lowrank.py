@@ -17,7 +17,7 @@ def factors(rank=4, d_out=37, d_in=53, seed=0, dtype=np.float64):
     return a.astype(dtype), b.astype(dtype)
 
 
-def assert_same(left, right, rel=1e-6, skip=()):
+def assert_same(left, right, rel=1e-5, skip=()):
     for key, value in asdict(left).items():
         if key not in skip:
             assert asdict(right)[key] == pytest.approx(value, rel=rel, abs=1e-9), key
@@ -45,13 +45,13 @@ def test_statistics_equal_the_dense_definition(rank, dtype):
     assert summary.kurtosis == pytest.approx(np.mean(dense**4) / np.mean(dense**2) ** 2, rel=1e-5)
     assert summary.kurtosis_energy == pytest.approx(1.0)
     energy = dense**2
-    assert summary.row_peak == pytest.approx(energy.sum(1).max() * 37 / energy.sum(), rel=1e-9)
-    assert summary.column_peak == pytest.approx(energy.sum(0).max() * 53 / energy.sum(), rel=1e-9)
+    assert summary.row_peak == pytest.approx(energy.sum(1).max() * 37 / energy.sum(), rel=1e-5)
+    assert summary.column_peak == pytest.approx(energy.sum(0).max() * 53 / energy.sum(), rel=1e-5)
 
 
 def test_kurtosis_above_the_exact_rank_is_that_of_the_best_approximation():
-    a, b = factors(KURTOSIS_RANK + 4, 60, 70)
-    summary = LowRank(a, b).summary()
+    a, b = factors(12, 60, 70)
+    summary = LowRank(a, b).summary(exact_to=KURTOSIS_RANK)
     u, s, vt = np.linalg.svd(b @ a)
     approximation = (u[:, :8] * s[:8]) @ vt[:8]
     expected = np.mean(approximation**4) / np.mean(approximation**2) ** 2
