@@ -135,7 +135,6 @@ _TRAINER = (
     | _names("torch.optim.lr_scheduler", "LambdaLR StepLR CosineAnnealingLR LinearLR ConstantLR")
     | _names("torch.distributed.fsdp", "ShardingStrategy BackwardPrefetch StateDictType")
     | _names("torch.distributed.fsdp.api", "ShardingStrategy BackwardPrefetch StateDictType")
-    | _names("torch.random", "get_rng_state")
     | _names("numpy.core.multiarray", "_reconstruct scalar")
     | _names("numpy._core.multiarray", "_reconstruct scalar")
     | _names("numpy", "dtype ndarray float64 float32 int64 int32 bool_ uint32")
