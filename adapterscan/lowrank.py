@@ -55,8 +55,8 @@ class DeltaSummary:
     participation: float | None  # (Σσ²)² / Σσ⁴, in [1, r]
     kurtosis: float | None  # mean(ΔW⁴) / mean(ΔW²)², ≥ 1; 3 for Gaussian entries
     kurtosis_energy: float | None  # share of ‖ΔW‖² that the kurtosis covers; 1 where exact
-    row_peak: float | None  # d_out · max row energy / ‖ΔW‖², in [1, d_out]
-    column_peak: float | None  # d_in · max column energy / ‖ΔW‖², in [1, d_in]
+    row_peak: float | None  # share of ‖ΔW‖² in the largest row, in [1/d_out, 1]
+    column_peak: float | None  # share of ‖ΔW‖² in the largest column, in [1/d_in, 1]
 
     @property
     def is_zero(self) -> bool:
@@ -250,11 +250,13 @@ def _statistics(
         participation=energy**2 / float(np.sum(shape**4)),
         kurtosis=_fourth_moment(rows, columns) * d_out * d_in / covered**2,
         kurtosis_energy=covered / energy,
-        row_peak=float(rows.energy.max()) * d_out / float(rows.energy.sum(dtype=np.float64)),
-        column_peak=float(columns.energy.max())
-        * d_in
-        / float(columns.energy.sum(dtype=np.float64)),
+        row_peak=_largest_share(rows),
+        column_peak=_largest_share(columns),
     )
+
+
+def _largest_share(side: _Side) -> float:
+    return float(side.energy.max()) / float(side.energy.sum(dtype=np.float64))
 
 
 def _undefined(delta: LowRank, nonfinite: int) -> DeltaSummary:

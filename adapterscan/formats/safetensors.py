@@ -85,7 +85,7 @@ def _metadata(file: SourceFile, pairs: Pairs) -> dict[str, str]:
     blocks = [value for name, value in pairs if name == _META]
     if len(blocks) > 1:
         raise _malformed(file, "has two __metadata__ blocks", "duplicate-metadata")
-    if not blocks:
+    if not blocks or blocks[0] is None:  # the reference parser takes null for none
         return {}
     block = blocks[0]
     if not _is_object(block) or not all(isinstance(value, str) for _, value in block):
@@ -161,7 +161,7 @@ def _header_evidence(
     if metadata:
         size = sum(len(key) + len(value) for key, value in metadata.items())
         yield Evidence("container.metadata", subject, size, "bytes", {"keys": len(metadata)})
-    block: Pairs = next((value for name, value in pairs if name == _META), [])
+    block: Pairs = next((value for name, value in pairs if name == _META), None) or []
     for key in _repeated([name for name, _ in block]):
         details = {"key": printable(key)}
         yield Evidence("container.duplicate_metadata_key", subject, printable(key), "", details)
