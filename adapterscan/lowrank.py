@@ -138,7 +138,7 @@ class _Factor:
     @property
     def width(self) -> int:
         """Return how many columns a block has."""
-        rank, length = self.values.shape
+        rank, length = int(self.values.shape[0]), int(self.values.shape[1])
         return max(1, min(length, max(64, _BLOCK // max(1, rank))))
 
 
@@ -180,16 +180,18 @@ def _gram(factor: _Factor) -> F64:
 def _root(gram: F64) -> tuple[F64, F64]:
     """Return T (r, r) with T·Tᵀ = `gram`, and its (pseudo-)inverse."""
     try:
-        root = np.linalg.cholesky(gram)
+        root: F64 = np.linalg.cholesky(gram)
         diagonal = np.diagonal(root)
         if diagonal.min() > 1e-4 * diagonal.max():
-            return root, np.linalg.inv(root)
+            inverse: F64 = np.linalg.inv(root)
+            return root, inverse
     except np.linalg.LinAlgError:
         pass  # singular: repeated or zero rows
     lengths, rotation = np.linalg.eigh(gram)
     lengths = np.sqrt(np.maximum(lengths, 0.0))
     safe = np.where(lengths > 0, lengths, np.inf)
-    return rotation * lengths, (rotation / safe).T
+    root, inverse = rotation * lengths, (rotation / safe).T
+    return root, inverse
 
 
 def _side(factor: _Factor, basis: F64, weights: F64, used: int) -> _Side:

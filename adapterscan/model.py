@@ -170,7 +170,7 @@ class FileRecord:
     size: int
     kind: FileKind
     sha256: Sha256 | None
-    status: str  # "analysed" | "partly analysed" | "not analysed" | "listed only"
+    status: str  # "analysed" | "partly analysed" | "not analysed" | "hashed only" | "listed only"
     verified: bool | None  # content equals the hub's promise; None: nothing to compare with
 
 

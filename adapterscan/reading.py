@@ -123,7 +123,7 @@ def _dispatch(
         data = _small(source, DOCUMENT_LIMIT)
         contents.documents[file.path] = strict_json.parse(data, file.path, limit=DOCUMENT_LIMIT)
     else:
-        outcome.status = "listed only"
+        outcome.status = "hashed only" if source.size <= HASH_LIMIT else "listed only"
         if source.size <= HASH_LIMIT:
             hash_only(source)
 
@@ -149,7 +149,9 @@ def _read_container(
             _note(contents, "file.disguised", file, container, suffix=suffix)
         purpose: Purpose = "weights" if file.kind is FileKind.WEIGHTS else "trainer"
         pickles = find_pickles(source)
-        contents.evidence.extend(pickle_facts(pickles, purpose))
+        facts = pickle_facts(pickles, purpose)
+        contents.evidence.extend(facts)
+        contents.skipped.extend(_unfollowed(file, facts))
     if file.kind is FileKind.PICKLE and container != "safetensors":
         hash_only(source)
         return
@@ -163,6 +165,31 @@ def _read_container(
             hint="its weights were not looked at; ask the author for safetensors",
         )  # fmt: skip
     _read_weights(contents, file, source, weights, workers, outcome)
+
+
+#: Facts that mean that part of a file of pickles was not seen.
+_UNSEEN = frozenset({"too_large", "unreadable_container", "nested_too_deep", "compression_method"})
+
+
+def _unfollowed(file: File, facts: tuple[Evidence, ...]) -> list[Skipped]:
+    """A pickle that was not followed to its end must not pass for one that was."""
+    reasons = {
+        str(fact.value)
+        for fact in facts
+        if fact.name == "pickle.broken"
+        or (fact.name == "archive.defect" and fact.value in _UNSEEN)
+        or fact.name == "pickle.globals_untold"
+    }
+    if not reasons:
+        return []
+    text = ", ".join(sorted(reasons)).replace("_", " ")
+    return [
+        Skipped(
+            file.path, f"could not be followed to the end of its pickles ({text})", failed=True,
+            hint="what was seen before that is in this report; do not unpickle it",
+            detector="reading",
+        )
+    ]  # fmt: skip
 
 
 def _read_weights(

@@ -74,8 +74,12 @@ def _order(rule: Rule, item: Evidence) -> tuple[float, str, str, str, str]:
     """Worst first; what the rule does not rank is ordered by name, so that runs agree."""
     subject = item.subject
     worst = _rank(_field(item, rule.rank_by)) if rule.rank_by else 0.0
-    details = repr((item.value, sorted(item.details.items())))
-    return -worst, subject.file, subject.name, subject.kind, details
+    rest = [item.value, *(part for pair in sorted(item.details.items()) for part in pair)]
+    return -worst, subject.file, subject.name, subject.kind, " ".join(map(_key, rest))
+
+
+def _key(value: Scalar) -> str:
+    return hex(value) if isinstance(value, int) else repr(value)  # decimal digits are limited
 
 
 def _rank(value: Scalar) -> float:
@@ -84,7 +88,7 @@ def _rank(value: Scalar) -> float:
         try:
             number = float(value)
         except OverflowError:
-            return math.copysign(math.inf, value)
+            return math.inf if value > 0 else -math.inf
         return math.inf if math.isnan(number) else number
     return -math.inf
 

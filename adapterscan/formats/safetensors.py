@@ -161,7 +161,7 @@ def _header_evidence(
     if metadata:
         size = sum(len(key) + len(value) for key, value in metadata.items())
         yield Evidence("container.metadata", subject, size, "bytes", {"keys": len(metadata)})
-    block: Pairs = next((value for name, value in pairs if name == _META), None) or []
+    block: Pairs = dict(pairs).get(_META) or []
     for key in _repeated([name for name, _ in block]):
         details = {"key": printable(key)}
         yield Evidence("container.duplicate_metadata_key", subject, printable(key), "", details)

@@ -83,6 +83,7 @@ def _report(report: Report, page: Page) -> Iterator[str]:
 
 def _adapters(report: Report) -> Iterator[str]:
     if not report.adapters:
+        yield "  No adapter could be read here."
         return
     rows = [
         [

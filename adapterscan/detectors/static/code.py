@@ -78,6 +78,4 @@ def _shown(value: object) -> Scalar:
     return value if isinstance(value, bool) else printable(str(value))
 
 
-DETECTOR = Detector(
-    "code", 1, frozenset({Need.FILES}), "code files, import sinks and code hooks in configs", run
-)
+DETECTOR = Detector("code", 1, frozenset({Need.FILES}), "code, import and code hooks", run)

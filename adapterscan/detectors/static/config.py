@@ -185,6 +185,4 @@ def _missing(contents: Contents) -> Iterator[Evidence]:
             yield Evidence("adapter.weights_missing", Subject("adapter", folder), config.path)
 
 
-DETECTOR = Detector(
-    "config", 1, frozenset({Need.FILES}), "adapter configuration: scale, rank, base, patterns", run
-)
+DETECTOR = Detector("config", 1, frozenset({Need.FILES}), "configuration", run)

@@ -56,6 +56,4 @@ def _hostile(name: str) -> str:
     return "traversal" if ".." in parts or (len(parts) > 1 and not parts[0]) else ""
 
 
-DETECTOR = Detector(
-    "files", 1, frozenset({Need.FILES}), "content hashes against the hub's listing, file names", run
-)
+DETECTOR = Detector("files", 1, frozenset({Need.FILES}), "content hashes and names", run)

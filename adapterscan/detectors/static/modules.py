@@ -79,5 +79,5 @@ def _close(one: float | None, two: float | None) -> bool:
 
 
 DETECTOR = Detector(
-    "modules", 1, frozenset({Need.WEIGHTS}), "adapted modules against the config", run
+    "modules", 1, frozenset({Need.WEIGHTS}), "modules against the configuration", run
 )

@@ -88,6 +88,4 @@ def robust_scores(depth: F64, values: F64) -> tuple[F64, F64]:
     return trend, 0.6745 * residuals / spread
 
 
-DETECTOR = Detector(
-    "outliers", 1, frozenset({Need.WEIGHTS}), "modules that stand out within the adapter", run
-)
+DETECTOR = Detector("outliers", 1, frozenset({Need.WEIGHTS}), "modules that stand out", run)
