@@ -160,7 +160,7 @@ def _message(rule: Rule, worst: Evidence, count: int) -> str:
 def _shown(value: Scalar, style: str) -> str:
     match value:
         case None:
-            return "unknown"
+            return "none"
         case bool():
             return "yes" if value else "no"
         case str():
@@ -171,5 +171,7 @@ def _shown(value: Scalar, style: str) -> str:
             return size_text(value)
         case int():
             return f"{value:,}"
+        case float() if value.is_integer() and abs(value) < 10**15:
+            return f"{value:,.0f}"
         case float():
             return f"{value:.4g}"
