@@ -180,10 +180,10 @@ def _gram(factor: _Factor) -> F64:
 def _root(gram: F64) -> tuple[F64, F64]:
     """Return T (r, r) with T·Tᵀ = `gram`, and its (pseudo-)inverse."""
     try:
-        root: F64 = np.linalg.cholesky(gram)
+        root: Array = np.linalg.cholesky(gram)
         diagonal = np.diagonal(root)
         if diagonal.min() > 1e-4 * diagonal.max():
-            inverse: F64 = np.linalg.inv(root)
+            inverse: Array = np.linalg.inv(root)
             return root, inverse
     except np.linalg.LinAlgError:
         pass  # singular: repeated or zero rows

@@ -17,9 +17,9 @@ COMMON_FIELDS = frozenset(
 _LORA_FIELDS = frozenset(
     "alora_invocation_tokens alpha_pattern arrow_config corda_config ensure_weight_tying "
     "eva_config init_lora_weights kasa_config layer_replication loftq_config lora_alpha lora_bias "
-    "lora_dropout lora_ga_config megatron_config megatron_core monteclora_config qalora_group_size r "
-    "rank_pattern target_parameters trainable_token_indices use_bdlora use_dora use_qalora "
-    "use_rslora velora_config "
+    "lora_dropout lora_ga_config megatron_config megatron_core monteclora_config "
+    "qalora_group_size r rank_pattern target_parameters trainable_token_indices use_bdlora "
+    "use_dora use_qalora use_rslora velora_config "
     # older releases
     "enable_lora merge_weights use_gdora".split()
 )
