@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from adapterscan import __version__
-from adapterscan.errors import AdapterscanError, BadReference, UsageError
+from adapterscan.errors import AdapterscanError, UsageError
 
 if TYPE_CHECKING:
     from adapterscan.config import Settings
@@ -293,7 +293,7 @@ def _parse(
     for text in targets:
         try:
             refs.append(parse_ref(text, revision=revision))
-        except BadReference as error:
+        except AdapterscanError as error:
             failures.append((text, error))
     if not refs and not failures:
         raise UsageError("no targets", hint="name a hub repository, a folder or a file")

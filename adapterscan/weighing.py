@@ -133,8 +133,11 @@ class _Pass:
                 self._settle(start, view)
             while self.running:
                 self.running.popleft()[1].result()
-        merged = {name: _merge(parts) for name, parts in self.dense_results.items()}
-        return Weighed(self.delta_results, merged, tuple(self.skipped))
+        # Threads finish in any order; results must not depend on it.
+        deltas = {name: self.delta_results[name] for name in sorted(self.delta_results)}
+        tensors = {name: _merge(self.dense_results[name]) for name in sorted(self.dense_results)}
+        skipped = sorted(self.skipped, key=lambda item: (item.what, item.reason))
+        return Weighed(deltas, tensors, tuple(skipped))
 
     def _gaps(self) -> Iterator[int]:
         """Cut where nothing is measured, so that no segment grows; inside a factor, do not cut."""

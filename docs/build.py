@@ -1,67 +1,108 @@
-"""Write the generated pages of the docs: `python docs/build.py`, or `--check` to compare only."""
+"""Write what the docs take from the code: `python docs/build.py`, or `--check` to compare only.
+
+Pages of the rules, the command line's help, and the run that the README opens with.
+"""
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import os
+import re
+import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from adapterscan.rule_pages import index_page, rule_page
-from adapterscan.rules import load_rules
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
-DOCS = Path(__file__).resolve().parent
+from adapterscan.rule_pages import index_page, rule_page  # noqa: E402  after the path is set
+from adapterscan.rules import load_rules  # noqa: E402
+from fixtures.demo import SCENES, run_scene, served  # noqa: E402
 
-Pages = Mapping[str, str]  # text by path under docs/
+COMMANDS = ((), ("scan",), ("hook",), ("rules",), ("explain",))
+#: Folders that hold nothing but generated pages; what is left over in them is removed.
+OWNED = ("docs/rules",)
+_RUN = re.compile(r"(<!-- run: scan (\S+) -->\n)```console\n.*?```(?=\n<!-- end -->)", re.DOTALL)
 
 
-def rule_pages() -> Pages:
-    """Return one page per built-in rule, and their index."""
+def pages(root: Path) -> Mapping[str, str]:
+    """Return every generated file by its path under `root`."""
     rules = load_rules()
-    pages = {f"rules/{rule.id}.md": rule_page(rule) for rule in rules}
-    return {**pages, "rules/README.md": index_page(rules)}
+    return {
+        **{f"docs/rules/{rule.id}.md": rule_page(rule) for rule in rules},
+        "docs/rules/README.md": index_page(rules),
+        "docs/cli.md": cli_page(),
+        "README.md": with_runs((root / "README.md").read_text("utf-8")),
+    }
 
 
-#: Folder that holds nothing but generated pages -> what writes them.
-GENERATED: Mapping[str, Callable[[], Pages]] = {"rules": rule_pages}
+def cli_page() -> str:
+    """Return the help of every command, as it is printed 100 columns wide."""
+    lines = ["# Command line", "", "Generated from `adapterscan … --help`.", ""]
+    for command in COMMANDS:
+        title = " ".join(("adapterscan", *command))
+        lines += [f"## {title}", "", "```text", _help(command).strip(), "```", ""]
+    return "\n".join(lines)
 
 
-def differences(docs: Path) -> Iterator[str]:
-    """Yield a unified diff for every page under `docs` that is missing, stale or left over."""
-    for folder, pages_of in GENERATED.items():
-        pages = pages_of()
-        present = {path.relative_to(docs).as_posix() for path in (docs / folder).rglob("*.md")}
-        for name in sorted({*pages, *present}):
-            old = (docs / name).read_text("utf-8") if name in present else ""
-            new = pages.get(name, "")
-            diff = difflib.unified_diff(
-                old.splitlines(), new.splitlines(), f"docs/{name}", "generated", lineterm=""
-            )
-            yield from diff
+def with_runs(text: str) -> str:
+    """Return `text` with each `<!-- run: scan NAME -->` block filled by running that demo scene."""
+    scenes = {scene.repository: scene for scene in SCENES}
+
+    def filled(match: re.Match[str]) -> str:
+        with served() as hub, tempfile.TemporaryDirectory() as cache:
+            said = run_scene(scenes[match[2]], hub.url, cache, capture=True).stdout
+        return f"{match[1]}```console\n$ adapterscan scan {match[2]}\n{said.rstrip()}\n```"
+
+    return _RUN.sub(filled, text)
 
 
-def write(docs: Path) -> None:
-    """Write every generated page under `docs` and remove what is left over."""
-    for folder, pages_of in GENERATED.items():
-        pages = pages_of()
-        for path in (docs / folder).rglob("*.md"):
-            if path.relative_to(docs).as_posix() not in pages:
+def _help(command: tuple[str, ...]) -> str:
+    environment = {**os.environ, "COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1"}
+    done = subprocess.run(  # noqa: S603  our own command line
+        [sys.executable, "-m", "adapterscan", *command, "--help"],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+def differences(root: Path) -> Iterator[str]:
+    """Yield a unified diff for each generated file under `root` that is missing, stale or extra."""
+    wanted = pages(root)
+    present = {
+        path.relative_to(root).as_posix() for owned in OWNED for path in (root / owned).glob("*")
+    }
+    for name in sorted({*wanted, *present}):
+        path = root / name
+        old = path.read_text("utf-8") if path.is_file() else ""
+        yield from difflib.unified_diff(
+            old.splitlines(), wanted.get(name, "").splitlines(), name, "generated", lineterm=""
+        )
+
+
+def write(root: Path) -> None:
+    """Write every generated file under `root` and remove what is left over."""
+    wanted = pages(root)
+    for owned in OWNED:
+        (root / owned).mkdir(parents=True, exist_ok=True)
+        for path in (root / owned).glob("*"):
+            if path.relative_to(root).as_posix() not in wanted:
                 path.unlink()
-        for name, text in pages.items():
-            path = docs / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, "utf-8")
+    for name, text in wanted.items():
+        (root / name).write_text(text, "utf-8")
 
 
 def main(arguments: list[str]) -> int:
-    """Write the pages, or with --check print what would change and return 1 if anything would."""
+    """Write, or with --check print what would change and return 1 if anything would."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
     if not parser.parse_args(arguments).check:
-        write(DOCS)
+        write(ROOT)
         return 0
-    found = list(differences(DOCS))
+    found = list(differences(ROOT))
     if found:
         print("\n".join(found))
         print("\nRun python docs/build.py and commit what it writes.")

@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,9 +23,13 @@ PATTERN_LIMIT = 4096  # characters; the longest honest pattern seen has 600
 SILENCE_SECONDS = 2.0  # for one pattern against CHUNK names; honest ones take milliseconds
 MEMORY_BYTES = 512 << 20
 STRIKES = 3  # after so many silent patterns the rest are given up as well
+TOTAL_SECONDS = 15.0  # for all patterns of one config together
+#: Patterns times names. PEFT compiles each pattern anew for each module, 20 times slower than we
+#: do, so a config over this hangs its loader for minutes whatever its patterns are.
+PAIRS_LIMIT = 5_000_000
 CHUNK = 1000
 _ACTIVE = re.compile(r"[*+?{()|\[\\]")  # anything that repeats, groups, branches or escapes
-_KEY_HEAD, _KEY_TAIL = r"(.*\.)?(", ")$"
+_KEY_HEAD, _KEY_TAIL = r"(?:(.*\.)?(", r")$)[\s\S]*"
 
 _CHILD = """
 import json, re, sys
@@ -57,7 +62,8 @@ class Matches:
 def keyed(key: str) -> str:
     """Return the pattern by which PEFT looks a module up in `rank_pattern` and `alpha_pattern`.
 
-    Source: peft 0.21.2, `utils/other.py`, `get_pattern_key`.
+    Source: peft 0.21.2, `utils/other.py`, `get_pattern_key`: `re.match` of `(.*\\.)?(key)$`. Put so
+    that `fullmatch` agrees with it even when a key such as `layers)|(x` breaks out of its group.
     """
     return f"{_KEY_HEAD}{key}{_KEY_TAIL}"
 
@@ -65,12 +71,15 @@ def keyed(key: str) -> str:
 def match_all(patterns: Sequence[str], names: Sequence[str]) -> Mapping[str, Matches]:
     """Return for each pattern the subset of `names` that `re.fullmatch` accepts.
 
-    Takes milliseconds without a child for plain names, about 30 ms with one, and at most
-    STRIKES × SILENCE_SECONDS (and a little) for hostile patterns.
+    Takes milliseconds without a child for plain names, about 30 ms with one, and for hostile
+    patterns at most TOTAL_SECONDS (and a little).
     """
     answers: dict[str, Matches] = {}
     risky: list[str] = []
-    for pattern in dict.fromkeys(patterns):
+    unique = list(dict.fromkeys(patterns))
+    if len(unique) * len(names) > PAIRS_LIMIT:
+        return {pattern: Matches(frozenset(), "timeout") for pattern in unique}
+    for pattern in unique:
         if len(pattern) > PATTERN_LIMIT:
             answers[pattern] = Matches(frozenset(), "too long")
         elif _ACTIVE.search(_core(pattern)):
@@ -79,8 +88,9 @@ def match_all(patterns: Sequence[str], names: Sequence[str]) -> Mapping[str, Mat
             plain = re.compile(pattern)
             answers[pattern] = Matches(frozenset(name for name in names if plain.fullmatch(name)))
     strikes = 0
-    while risky and strikes < STRIKES:
-        done = _run_child(risky, names)
+    deadline = time.monotonic() + TOTAL_SECONDS
+    while risky and strikes < STRIKES and time.monotonic() < deadline:
+        done = _run_child(risky, names, deadline)
         answers.update(done)
         risky = [pattern for pattern in risky if pattern not in done]
         if risky:
@@ -96,7 +106,9 @@ def _core(pattern: str) -> str:
     return pattern.replace("\\.", "")
 
 
-def _run_child(patterns: Sequence[str], names: Sequence[str]) -> dict[str, Matches]:
+def _run_child(
+    patterns: Sequence[str], names: Sequence[str], deadline: float
+) -> dict[str, Matches]:
     """Return answers in order up to the first pattern that hung or killed the child."""
     script = _CHILD.replace("@LIMIT@", str(MEMORY_BYTES)).replace("@CHUNK@", str(CHUNK))
     child = subprocess.Popen(  # noqa: S603  our own interpreter and script; patterns are its input
@@ -111,7 +123,7 @@ def _run_child(patterns: Sequence[str], names: Sequence[str]) -> dict[str, Match
     try:
         request = json.dumps([list(enumerate(patterns)), list(names)])
         threading.Thread(target=_feed, args=(child, request), daemon=True).start()
-        while line := lines.get(timeout=SILENCE_SECONDS):
+        while line := lines.get(timeout=_patience(deadline)):
             index, found, status = json.loads(line)
             hits.setdefault(index, []).extend(found)
             if status == "done":
@@ -127,6 +139,10 @@ def _run_child(patterns: Sequence[str], names: Sequence[str]) -> dict[str, Match
         if child.stdout:
             child.stdout.close()
     return answers
+
+
+def _patience(deadline: float) -> float:
+    return max(0.0, min(SILENCE_SECONDS, deadline - time.monotonic()))
 
 
 def _feed(child: subprocess.Popen[str], request: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -124,12 +124,19 @@ def build_adapter(folder: str, config: AdapterConfig, weights: WeightFile) -> Ad
     kind = config.peft_type or _guess_type(parsed)
     modules = sorted({key.module for key in parsed if key.part in ("lora_A", "lora_embedding_A")})
     patterns = match_all(_patterns(config), [*modules, *_probes(config)])
-    ledger = _Ledger(config, kind, modules, parsed)
+    if any(keyed(k) in patterns and patterns[keyed(k)].problem for k in config.rank_pattern):
+        pass
+    ledger = _Ledger(config, kind, patterns, parsed)
     accounted = tuple(ledger.account(key) for key in parsed)
     deltas: list[Delta] = []
     problems: list[Problem] = []
     if kind in ("LORA", "XLORA"):
-        for found in _deltas(config, parsed, patterns):
+        used = [
+            key
+            for key, item in zip(parsed, accounted, strict=True)
+            if key.part and item.role is Role.ADAPTER
+        ]
+        for found in _deltas(config, used, patterns):
             if isinstance(found, Delta):
                 deltas.append(found)
             else:
@@ -149,6 +156,7 @@ class _Key:
     module: str  # what stands before the part; the path without its last name when there is none
     part: str  # "" for a key that no tuner owns
     leaf: str  # "weight", "bias", or "" for a bare parameter
+    tail: tuple[str, ...]  # what stands after the part: ("weight",), ("default", "weight"), …
     prefixed: bool
 
     @classmethod
@@ -157,9 +165,15 @@ class _Key:
         names = path.split(".")
         at = next((i for i, name in enumerate(names) if name in ALL_PARTS), None)
         if at is None:
-            return cls(tensor, path, ".".join(names[:-1]), "", names[-1], prefixed)
+            return cls(tensor, path, ".".join(names[:-1]), "", names[-1], (), prefixed)
         leaf = names[-1] if len(names) > at + 1 and names[-1] in ("weight", "bias") else ""
-        return cls(tensor, path, ".".join(names[:at]), names[at], leaf, prefixed)
+        tail = tuple(names[at + 1 :])
+        return cls(tensor, path, ".".join(names[:at]), names[at], leaf, tail, prefixed)
+
+    @property
+    def distance(self) -> tuple[bool, bool, str]:
+        """Order keys that claim one place: the name that PEFT itself saves comes first."""
+        return self.tensor.name != f"base_model.model.{self.path}", len(self.tail) > 1, self.path
 
 
 def _strip(name: str) -> tuple[str, bool]:
@@ -188,12 +202,22 @@ class _Ledger:
     """Decides what a loader does with each tensor of one file."""
 
     def __init__(
-        self, config: AdapterConfig, kind: str, modules: Sequence[str], keys: Sequence[_Key]
+        self,
+        config: AdapterConfig,
+        kind: str,
+        patterns: Mapping[str, Matches],
+        keys: Sequence[_Key],
     ) -> None:
         self.config = config
+        self.patterns = patterns
         self.parts = PARTS.get(kind, frozenset())
-        self.adapted = frozenset(key.module for key in keys if key.part)
-        self.roots = frozenset(module.split(".", 1)[0] for module in self.adapted if module)
+        self.low_rank = kind in ("LORA", "XLORA")
+        self.first: dict[tuple[str, str, bool], str] = {}  # place -> name of the tensor that wins
+        for key in sorted((key for key in keys if key.part), key=lambda key: key.distance):
+            self.first.setdefault(_place(key), key.tensor.name)
+        owned = [key for key in keys if key.part and self._adapter(key)[0] is Role.ADAPTER]
+        self.adapted = frozenset(key.module for key in owned)
+        self.roots = frozenset(key.module.split(".", 1)[0] for key in keys if key.part) - {""}
         self.saved = (*config.modules_to_save, *TASK_HEADS.get(config.task_type, ()))
         bare = [key.module.rsplit(".", 1)[-1] for key in keys if not key.part]
         self.input_embedding = any(name in INPUT_EMBEDDINGS for name in bare)
@@ -208,11 +232,39 @@ class _Ledger:
                 self.config.trainable_tokens or self.config.peft_type == "TRAINABLE_TOKENS"
             ):
                 return Role.UNMATCHED, "trainable tokens without trainable_token_indices"
+            if self.low_rank and key.part in PARTS["LORA"]:
+                why = self._unused(key)
+                if why:
+                    return Role.UNMATCHED, why
             return Role.ADAPTER, key.part
         kind = self.config.peft_type or "unknown"
         return Role.UNMATCHED, f"{key.part} is not a parameter of peft_type {kind}"
 
+    def _unused(self, key: _Key) -> str:
+        """Return why PEFT has no parameter of this name although a segment of it is LoRA's.
+
+        Such a key is storage, or a decoy: were it taken for the factor, a zero tensor under it
+        would hide the real one.
+        """
+        raw, known = self.config.raw, bool(self.config.path)
+        if not key.module:
+            return f"{key.part} of no module"
+        if not _TAILS[key.part](key.tail):
+            return f"nothing saves {key.part}.{'.'.join(key.tail)}".rstrip(".")
+        if self.first[_place(key)] != key.tensor.name:
+            return f"a second {key.part} of its module"
+        if key.leaf == "bias" and known and not raw.get("lora_bias"):
+            return "lora_bias is not set"
+        if key.part == "lora_magnitude_vector" and known and not self.config.dora:
+            return "use_dora is not set"
+        if key.part == "lora_diag" and known and not raw.get("kasa_config"):
+            return "kasa_config is not set"
+        return ""
+
     def _full(self, key: _Key) -> tuple[Role, str]:
+        past = _past_wrapper(key.path)
+        if past:
+            return Role.OVERWRITE, past
         saved = self._saved_by(key.module)
         if saved is not None:
             return Role.DECLARED, f"modules_to_save: {saved}"
@@ -221,13 +273,25 @@ class _Ledger:
         owner = key.module.removesuffix(".base_layer")
         name = owner.rsplit(".", 1)[-1]
         if name in INPUT_EMBEDDINGS | OUTPUT_EMBEDDINGS and key.leaf == "weight":
-            if owner in self.adapted:
+            if owner in self.adapted and self._targets(owner):
                 return Role.DECLARED, "base_layer of an adapted embedding"
             if name in INPUT_EMBEDDINGS or self.input_embedding:
                 return Role.EMBEDDING, "not in modules_to_save"
         if self._reaches_base(key):
             return Role.OVERWRITE, "not declared in the config"
         return Role.UNMATCHED, "no loader knows this name"
+
+    def _targets(self, module: str) -> bool:
+        """Whether PEFT puts a LoRA layer on an embedding: a key that says so is not enough."""
+        config, raw = self.config, self.config.raw
+        if raw.get("layers_to_transform") is not None:  # only numbered modules, then
+            return False
+        if _named(raw.get("exclude_modules"), module, self.patterns):
+            return False
+        target = config.target_modules
+        if target is None:
+            return not config.path
+        return target != "all-linear" and _named(target, module, self.patterns)
 
     def _saved_by(self, module: str) -> str | None:
         """PEFT wraps by plain string suffix: `norm` also catches `input_layernorm`."""
@@ -256,6 +320,55 @@ class _Ledger:
             or root in self.roots
             or (bool(key.module) and key.leaf in ("weight", "bias"))
         )
+
+
+def _place(key: _Key) -> tuple[str, str, bool]:
+    """Return what two keys must not share: module, part, and whether it is the bias of it."""
+    part = f"{key.part}.{'.'.join(key.tail)}" if key.part in _OPEN_PARTS else key.part
+    return key.module, part, key.leaf == "bias"
+
+
+def _tails(part: str) -> Callable[[tuple[str, ...]], bool]:
+    """Return a test for what may follow `part`: the names that some release of PEFT has saved,
+    with or without the adapter's name, which saves that go around PEFT leave in."""
+    if part in _OPEN_PARTS:
+        return lambda tail: 1 <= len(tail) <= 2
+    if part in ("lora_A", "lora_B"):
+        leaves = ("weight", "bias") if part == "lora_B" else ("weight",)
+        return lambda tail: 1 <= len(tail) <= 2 and tail[-1] in leaves and tail[0] not in leaves[1:]
+    return lambda tail: len(tail) <= 1 or (len(tail) == 2 and tail[1] == "weight")
+
+
+def _past_wrapper(path: str) -> str:
+    """Return why a key below a wrapper of PEFT reaches what the wrapper protects, or "".
+
+    `lm_head` in `modules_to_save` makes a copy, and PEFT renames `lm_head.weight` to go there. A key
+    `lm_head.original_module.weight` is loaded as it is, into the base: tested with peft 0.21.2.
+    """
+    names = path.split(".")
+    if "original_module" in names:
+        return "names the base module behind a wrapper"
+    if "modules_to_save" in names[:-1] and names[names.index("modules_to_save") + 1] != "default":
+        return "names the copy of another adapter"
+    return ""
+
+
+def _named(wanted: object, module: str, patterns: Mapping[str, Matches]) -> bool:
+    """Whether a `target_modules` or `exclude_modules` value names `module`, as PEFT decides it."""
+    if isinstance(wanted, str):
+        return wanted in patterns and module in patterns[wanted].names
+    if not isinstance(wanted, (list, tuple)):
+        return False
+    return any(
+        isinstance(item, str) and (module == item or module.endswith(f".{item}")) for item in wanted
+    )
+
+
+#: Parts that hold several parameters.
+_OPEN_PARTS = frozenset({"lora_monteclora_sampler", "lora_velora_embed"})
+_TAILS: Mapping[str, Callable[[tuple[str, ...]], bool]] = {
+    part: _tails(part) for part in PARTS["LORA"]
+}
 
 
 def _patterns(config: AdapterConfig) -> list[str]:

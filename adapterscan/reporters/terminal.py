@@ -193,7 +193,7 @@ def _verdict(
     found = ", ".join(f"{counts[s]} {s.label}" for s in reversed(Severity) if counts[s])
     threshold = fail_on.label if fail_on is not None else "never"
     incomplete = sum(not report.coverage.complete for report in reports)
-    parts = [found or "no findings"]
+    parts = [found or "no findings"] if reports else []
     if incomplete:
         parts.append(f"{plural(incomplete, 'target')} not fully analysed")
     if errors:

@@ -26,18 +26,20 @@ _DEPTH = 8
 
 def run(contents: Contents) -> Iterator[Evidence]:
     """Yield `file.code`, `config.import_sink` and `config.code_hook`."""
-    modules = set()
-    for file in contents.artifact.files:
-        if file.kind is FileKind.CODE:
-            name = PurePosixPath(file.path)
-            modules.add(name.stem)
-            yield Evidence("file.code", Subject("file", file.path), name.suffix or name.name)
+    files = [file.path for file in contents.artifact.files if file.kind is FileKind.CODE]
+    modules = {PurePosixPath(path).stem for path in files}
+    hooks: list[Evidence] = []
     for config in contents.configs.values():
-        yield from _import_sinks(config.path, config.raw, modules)
-        yield from _hooks(config.path, config.raw)
+        hooks += _import_sinks(config.path, config.raw, modules)
+        hooks += _hooks(config.path, config.raw)
     for path, document in contents.documents.items():
-        if isinstance(document, dict):
-            yield from _hooks(path, document)
+        hooks += _hooks(path, document)
+    yield from hooks
+    named = " ".join(str(hook.value) for hook in hooks)
+    for path in files:
+        name = PurePosixPath(path)
+        details: dict[str, Scalar] = {"referenced": len(name.stem) > 2 and name.stem in named}
+        yield Evidence("file.code", Subject("file", path), name.suffix or name.name, "", details)
 
 
 def _import_sinks(path: str, raw: Mapping[str, Any], shipped: set[str]) -> Iterator[Evidence]:

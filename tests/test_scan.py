@@ -1,0 +1,145 @@
+"""The pipeline: coverage, surviving failures, and reading what is really there."""
+
+from pathlib import Path
+
+import pytest
+
+from adapterscan.detectors import BUILT_IN, Detector
+from adapterscan.model import Evidence, Need, Severity, Subject
+from adapterscan.rules import load_rules
+from adapterscan.scan import exit_code, scan
+from adapterscan.sources import HubOptions, open_artifact, parse_ref
+
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "adapters"
+
+
+@pytest.fixture(scope="module")
+def book():
+    return load_rules()
+
+
+@pytest.fixture
+def scanned(adapters, book):
+    def of(name, **options):
+        return scan(open_artifact(parse_ref(str(adapters / name)), HubOptions()), book, **options)
+
+    return of
+
+
+def names(report):
+    return {item.name for item in report.evidence}
+
+
+def rules(report, least=Severity.LOW):
+    return {finding.rule for finding in report.findings if finding.severity >= least}
+
+
+def detector(run, needs=frozenset()):
+    return Detector("test", 1, needs, "a test", run)
+
+
+def test_evidence_survives_a_detector_that_raises(scanned):
+    def broken(contents):
+        yield Evidence("delta.zero", Subject("module", "f", "m"), 0.0)
+        raise RuntimeError("boom")
+
+    report = scanned("benign-qv", detectors=(detector(broken), *BUILT_IN))
+    assert "delta.zero" in names(report)
+    assert not report.coverage.complete
+    assert exit_code([report], Severity.CRITICAL) == 3
+
+
+def test_an_unmet_need_is_skipped_and_does_not_make_the_scan_incomplete(scanned):
+    needy = detector(lambda contents: iter(()), frozenset({Need.BASE}))
+    report = scanned("benign-qv", detectors=(needy,))
+    assert report.coverage.complete
+    assert any("needs base" in item.reason for item in report.coverage.skipped)
+
+
+def test_findings_outrank_errors_outrank_silence(scanned):
+    poisoned, clean = scanned("overwrite-lm-head"), scanned("benign-qv")
+    assert exit_code([poisoned, clean], Severity.HIGH, failures=1) == 1
+    assert exit_code([clean], Severity.HIGH, failures=1) == 2
+    assert exit_code([clean], Severity.HIGH) == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["overwrite-layernorm", "overwrite-down-proj", "overwrite-base-layer", "overwrite-lm-head",
+     "overwrite-no-prefix"],
+)  # fmt: skip
+def test_an_undeclared_overwrite_is_critical(scanned, name):
+    assert "base-weight-overwrite" in rules(scanned(name), Severity.CRITICAL)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["benign", "benign-bin", "benign-checkpoints", "benign-conv", "benign-deep-qv", "benign-dora",
+     "benign-embedding", "benign-merged-linear", "benign-modules-to-save", "benign-qv",
+     "benign-regex-targets", "benign-rslora-patterns", "benign-target-parameters",
+     "benign-trainable-tokens", "default-adapter-name"],
+)  # fmt: skip
+def test_benign_variants_are_analysed_whole_and_raise_nothing_above_low(scanned, name):
+    report = scanned(name)
+    assert rules(report, Severity.MEDIUM) == set()
+    assert report.coverage.complete
+    assert report.adapters[0].modules > 0
+
+
+def test_every_module_of_an_adapter_is_measured(scanned):
+    report = scanned("benign")
+    measured = {item.subject.name for item in report.evidence if item.name == "delta.statistics"}
+    assert len(measured) == report.adapters[0].modules == 24 * 7
+
+
+def test_an_edited_module_stands_out_and_its_honest_twin_does_not(scanned):
+    def outliers(name):
+        found = [e for e in scanned(name).evidence if e.name == "delta.outlier"]
+        return {e.subject.name for e in found if abs(e.value) >= 10}
+
+    assert len(outliers("spike-one-module")) == 1
+    assert outliers("benign-deep-qv") == set()
+
+
+def test_statistics_never_reach_medium(scanned):
+    for name in ("spike-one-module", "rank-one-dominated", "extreme-norm"):
+        report = scanned(name)
+        assert rules(report)
+        assert rules(report, Severity.MEDIUM) == set()
+
+
+def test_an_adapter_without_config_is_incomplete(scanned):
+    assert exit_code([scanned("config-missing")], Severity.HIGH) == 3
+
+
+def test_a_folder_without_an_adapter_does_not_look_clean(tmp_path, book):
+    (tmp_path / "notes.txt").write_text("nothing here")
+    report = scan(open_artifact(parse_ref(str(tmp_path)), HubOptions()), book)
+    assert not report.coverage.complete
+
+
+def test_a_config_beside_changes_the_result_of_the_same_weights(scanned):
+    plain, boosted = scanned("benign-deep-qv"), scanned("alpha-pattern-boost")
+    assert "scaling-boosted" in rules(boosted)
+    assert "scaling-boosted" not in rules(plain)
+
+
+@pytest.mark.skipif(
+    not SHARED.is_dir(), reason="other people's adapters are not beside the checkout"
+)
+def test_other_peoples_benign_adapters_stay_below_medium(book):
+    folders = sorted(
+        {
+            path.parent
+            for path in SHARED.rglob("*")
+            if path.suffix in (".safetensors", ".bin", ".npz")
+        }
+    )
+    accused = {}
+    for folder in folders:
+        report = scan(open_artifact(parse_ref(str(folder)), HubOptions()), book)
+        found = rules(report, Severity.MEDIUM)
+        if found:
+            accused[folder.name] = found
+    assert len(folders) >= 25
+    assert len(accused) <= 0.05 * len(folders), accused
