@@ -1,0 +1,1 @@
+"""How long a static scan takes and what memory it needs, beside sha256sum and other scanners."""
