@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from adapterscan.errors import FileProblem, LimitExceeded, Malformed, Unsupported
+from adapterscan.errors import FileProblem, LimitExceeded, Malformed, Unreadable, Unsupported
 from adapterscan.formats import strict_json
 from adapterscan.formats.config import CONFIG_LIMIT, AdapterConfig, read_config
 from adapterscan.formats.layouts import recognise
@@ -34,7 +34,7 @@ from adapterscan.model import (
     Skipped,
     Subject,
 )
-from adapterscan.text import printable, size_text
+from adapterscan.text import plural, printable, size_text
 from adapterscan.weighing import Weighed, hash_only, weigh
 
 HEAD_BYTES = 1024
@@ -42,7 +42,10 @@ DOCUMENT_LIMIT = 32 << 20
 HASH_LIMIT = 256 << 20  # files that no analysis reads are hashed up to this size
 #: JSON beside the weights that loaders obey. Parsed for the detectors.
 DOCUMENTS = frozenset({"config.json", "tokenizer_config.json", "generation_config.json"})
+#: Files whose loaders never unpickle, when they are what their suffix says. Under any other suffix
+#: the loader decides: a pickle may begin with `GGUF` (a float), with text, or like a header.
 _NO_PICKLES = frozenset({"safetensors", "gguf", "text", "empty"})
+_PLAIN_SUFFIXES = frozenset({".safetensors", ".gguf"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +105,26 @@ def _read_file(contents: Contents, file: File, workers: int) -> None:
         with SourceFile(file.path, file.local, git_sha1=git_sha1) as source:
             try:
                 _dispatch(contents, file, source, workers, outcome)
-            finally:
-                if source.sha256 is None and file.kind is not FileKind.OTHER:
-                    hash_only(source)  # a broken file is identified all the same
+            except FileProblem as problem:
+                outcome.status = "not analysed"
+                _note_problem(contents, file, problem)
+            except Exception as error:  # input is hostile: whatever it breaks, the others are read
+                outcome.status = "not analysed"
+                _note_problem(contents, file, _defect(file, error))
+            if source.sha256 is None and file.kind is not FileKind.OTHER:
+                hash_only(source)  # a broken file is identified all the same
     except FileProblem as problem:
-        outcome.status = "not analysed"
-        _note_problem(contents, file, problem)
+        if outcome.status != "not analysed":
+            outcome.status = "not analysed"
+            _note_problem(contents, file, problem)
     contents.records.append(_record(file, source, outcome.status))
+
+
+def _defect(file: File, error: Exception) -> Unreadable:
+    return Unreadable(
+        file.path, f"could not be analysed ({type(error).__name__})",
+        hint="this is a defect of adapterscan: please report it with the adapter's name",
+    )  # fmt: skip
 
 
 def _dispatch(
@@ -144,7 +160,7 @@ def _read_container(
     if container == "lfs-pointer":
         raise _pointer(contents, file, head)
     pickles: PickleFile | None = None
-    if container not in _NO_PICKLES:
+    if container not in _NO_PICKLES or (suffix not in _PLAIN_SUFFIXES and container != "empty"):
         if suffix == ".safetensors" and container != "unknown":
             _note(contents, "file.disguised", file, container, suffix=suffix)
         purpose: Purpose = "weights" if file.kind is FileKind.WEIGHTS else "trainer"
@@ -205,15 +221,22 @@ def _read_weights(
     config = contents.configs.get(folder, AdapterConfig(path=""))
     layout = recognise(weights.tensors)
     adapter: Adapter | None = None
-    if layout.name == "PEFT" or (config.peft_type in PARTS and layout.name == "unknown"):
+    # What the config says outranks the majority of names, which anyone can add to.
+    if layout.name == "PEFT" or config.peft_type in PARTS:
         adapter = build_adapter(folder, config, weights)
     if weights.problem is not None:
         # What the header says can be judged; what the bytes say cannot.
         hash_only(source)
         _keep(contents, adapter, Weighed({}, {}, ()))
         raise weights.problem
-    weighed = weigh(source, weights.tensors, adapter.deltas if adapter else (), workers=workers)
+    try:
+        weighed = weigh(source, weights.tensors, adapter.deltas if adapter else (), workers=workers)
+    except FileProblem:
+        _keep(contents, adapter, Weighed({}, {}, ()))
+        raise
     contents.skipped.extend(weighed.skipped)
+    unclear = _unclear(file, adapter) if adapter else []
+    contents.skipped.extend(unclear)
     _keep(contents, adapter, weighed)
     if not weights.tensors:
         raise Unsupported(
@@ -221,8 +244,23 @@ def _read_weights(
         )
     if adapter is None or not adapter.deltas:
         raise _not_analysed(file.path, weights, config, layout.name, layout.shown_by)
-    if weighed.skipped:
+    if weighed.skipped or unclear:
         outcome.status = "partly analysed"
+
+
+def _unclear(file: File, adapter: Adapter) -> list[Skipped]:
+    """Modules that have factors but no ΔW that we can compute must not pass for measured ones."""
+    found = [item for item in adapter.problems if item.defect in ("ambiguous", "variant")]
+    if not found:
+        return []
+    first = f"{printable(found[0].module, 80)} {found[0].reason}"
+    more = f", and {plural(len(found) - 1, 'more module')}" if len(found) > 1 else ""
+    return [
+        Skipped(
+            file.path, f"{first}{more}", failed=True, detector="reading",
+            hint="these deltas were not measured; ask the author for a file that PEFT saved",
+        )
+    ]  # fmt: skip
 
 
 def _keep(contents: Contents, adapter: Adapter | None, weighed: Weighed) -> None:
@@ -252,8 +290,7 @@ def _note_problem(contents: Contents, file: File, problem: FileProblem) -> None:
     contents.skipped.append(
         Skipped(
             file.path, problem.reason, hint=problem.hint, detector="reading",
-            # a companion that cannot be read hides nothing that the scan was asked for
-            failed=file.kind in (FileKind.CONFIG, FileKind.WEIGHTS, FileKind.PICKLE),
+            failed=True,
         )
     )  # fmt: skip
 

@@ -36,6 +36,8 @@ _COMMON_NAMES = (
     "model.layers.10.self_attn.q_proj",
     "transformer.h.10.attn.c_attn",
 )
+_OPEN_PARTS = frozenset({"lora_monteclora_sampler"})  # that hold several parameters
+_FACTORS = frozenset({"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_diag"})
 _LAYER = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
 
 
@@ -101,7 +103,7 @@ class Problem:
 
     module: str
     reason: str
-    defect: str  # stable code for rules: "orphan" | "shape" | "rank-limit" | "variant"
+    defect: str  # stable code for rules: "orphan" | "shape" | "ambiguous" | "variant"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +126,6 @@ def build_adapter(folder: str, config: AdapterConfig, weights: WeightFile) -> Ad
     kind = config.peft_type or _guess_type(parsed)
     modules = sorted({key.module for key in parsed if key.part in ("lora_A", "lora_embedding_A")})
     patterns = match_all(_patterns(config), [*modules, *_probes(config)])
-    if any(keyed(k) in patterns and patterns[keyed(k)].problem for k in config.rank_pattern):
-        pass
     ledger = _Ledger(config, kind, patterns, parsed)
     accounted = tuple(ledger.account(key) for key in parsed)
     deltas: list[Delta] = []
@@ -136,11 +136,13 @@ def build_adapter(folder: str, config: AdapterConfig, weights: WeightFile) -> Ad
             for key, item in zip(parsed, accounted, strict=True)
             if key.part and item.role is Role.ADAPTER
         ]
+        doubled = ledger.doubled()
+        problems += [_ambiguous(module) for module in sorted(doubled)]
         for found in _deltas(config, used, patterns):
-            if isinstance(found, Delta):
-                deltas.append(found)
-            else:
+            if isinstance(found, Problem):
                 problems.append(found)
+            elif found.module not in doubled:
+                deltas.append(found)
     return Adapter(
         folder, config, weights, accounted, tuple(deltas), tuple(problems), patterns,
         tuple(_untargeted(config, modules, patterns)),
@@ -169,6 +171,16 @@ class _Key:
         leaf = names[-1] if len(names) > at + 1 and names[-1] in ("weight", "bias") else ""
         tail = tuple(names[at + 1 :])
         return cls(tensor, path, ".".join(names[:at]), names[at], leaf, tail, prefixed)
+
+    @property
+    def infix(self) -> str:
+        """Return the adapter's name where a save left it in: `lora_A.default.weight`.
+
+        PEFT takes it out and puts the name in again on load, but leaves a key that has one as it is
+        (`_insert_adapter_name_into_state_dict`): it then reaches the adapter of that name.
+        """
+        named = len(self.tail) == 2 and bool(self.leaf) and self.part in ("lora_A", "lora_B")
+        return self.tail[0] if named else ""
 
     @property
     def distance(self) -> tuple[bool, bool, str]:
@@ -210,8 +222,10 @@ class _Ledger:
     ) -> None:
         self.config = config
         self.patterns = patterns
+        self.keys = keys
         self.parts = PARTS.get(kind, frozenset())
         self.low_rank = kind in ("LORA", "XLORA")
+        self.infixes = {key.infix for key in keys if key.part in ("lora_A", "lora_B")}
         self.first: dict[tuple[str, str, bool], str] = {}  # place -> name of the tensor that wins
         for key in sorted((key for key in keys if key.part), key=lambda key: key.distance):
             self.first.setdefault(_place(key), key.tensor.name)
@@ -221,6 +235,17 @@ class _Ledger:
         self.saved = (*config.modules_to_save, *TASK_HEADS.get(config.task_type, ()))
         bare = [key.module.rsplit(".", 1)[-1] for key in keys if not key.part]
         self.input_embedding = any(name in INPUT_EMBEDDINGS for name in bare)
+
+    def doubled(self) -> frozenset[str]:
+        """Return the modules with two tensors in one place: which one is loaded nobody can say."""
+        return frozenset(
+            key.module
+            for key in self.keys
+            if key.part in _FACTORS
+            and self.first[_place(key)] != key.tensor.name
+            and key.part in self.parts
+            and _TAILS[key.part](key.tail)
+        )
 
     def account(self, key: _Key) -> Accounted:
         role, why = self._adapter(key) if key.part else self._full(key)
@@ -233,6 +258,8 @@ class _Ledger:
             ):
                 return Role.UNMATCHED, "trainable tokens without trainable_token_indices"
             if self.low_rank and key.part in PARTS["LORA"]:
+                if key.infix not in ("", "default") and len(self.infixes) > 1:
+                    return Role.OVERWRITE, "names the factor of another adapter"
                 why = self._unused(key)
                 if why:
                     return Role.UNMATCHED, why
@@ -322,6 +349,11 @@ class _Ledger:
         )
 
 
+def _ambiguous(module: str) -> Problem:
+    reason = "has two tensors for one factor; which of them is used depends on the loader"
+    return Problem(module, reason, "ambiguous")
+
+
 def _place(key: _Key) -> tuple[str, str, bool]:
     """Return what two keys must not share: module, part, and whether it is the bias of it."""
     part = f"{key.part}.{'.'.join(key.tail)}" if key.part in _OPEN_PARTS else key.part
@@ -335,15 +367,16 @@ def _tails(part: str) -> Callable[[tuple[str, ...]], bool]:
         return lambda tail: 1 <= len(tail) <= 2
     if part in ("lora_A", "lora_B"):
         leaves = ("weight", "bias") if part == "lora_B" else ("weight",)
-        return lambda tail: 1 <= len(tail) <= 2 and tail[-1] in leaves and tail[0] not in leaves[1:]
+        return lambda tail: 1 <= len(tail) <= 2 and tail[-1] in leaves
     return lambda tail: len(tail) <= 1 or (len(tail) == 2 and tail[1] == "weight")
 
 
 def _past_wrapper(path: str) -> str:
     """Return why a key below a wrapper of PEFT reaches what the wrapper protects, or "".
 
-    `lm_head` in `modules_to_save` makes a copy, and PEFT renames `lm_head.weight` to go there. A key
-    `lm_head.original_module.weight` is loaded as it is, into the base: tested with peft 0.21.2.
+    `lm_head` in `modules_to_save` makes a copy, and PEFT renames `lm_head.weight` to go there; but
+    `lm_head.original_module.weight` is loaded as it is, into the base.
+    Source: peft 0.21.2, `set_peft_model_state_dict`: only the names that the wrapper knows move.
     """
     names = path.split(".")
     if "original_module" in names:
@@ -364,8 +397,6 @@ def _named(wanted: object, module: str, patterns: Mapping[str, Matches]) -> bool
     )
 
 
-#: Parts that hold several parameters.
-_OPEN_PARTS = frozenset({"lora_monteclora_sampler", "lora_velora_embed"})
 _TAILS: Mapping[str, Callable[[tuple[str, ...]], bool]] = {
     part: _tails(part) for part in PARTS["LORA"]
 }
