@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from adapterscan import __version__
 from adapterscan.detectors import BUILT_IN, Detector
@@ -14,6 +17,7 @@ from adapterscan.model import (
     Artifact,
     Coverage,
     Evidence,
+    FileKind,
     Need,
     Report,
     Severity,
@@ -112,7 +116,8 @@ def _run(detector: Detector, contents: Contents, evidence: list[Evidence]) -> It
         yield Skipped(detector.inspects, f"needs {needs}", failed=False, detector=detector.name)
         return
     try:
-        evidence.extend(detector.run(contents))
+        with np.errstate(all="ignore"):  # a scale of 1e308 overflows, and the report says so
+            evidence.extend(detector.run(contents))
     except AdapterscanError as error:
         yield Skipped(detector.inspects, error.reason, True, error.hint, detector.name)
     except Exception as error:  # input is hostile: whatever it breaks, the report stands
@@ -129,7 +134,13 @@ def _nothing(artifact: Artifact) -> Skipped:
 
 
 def _partial(contents: Contents) -> Iterable[Skipped]:
-    """Say which deltas are not the whole effect of their adapter."""
+    """Say which files were not looked into, and which deltas are not all that an adapter does."""
+    unread = [f.path for f in contents.artifact.files if f.kind is FileKind.TOKENIZER]
+    if unread:
+        yield Skipped(
+            f"{len(unread)} tokenizer and template files", "hashed, their content was not analysed",
+            failed=False, hint="compare them with the base model's before you use them",
+        )  # fmt: skip
     for weighed in contents.adapters:
         config, deltas = weighed.adapter.config, weighed.adapter.deltas
         if any(delta.magnitude is not None for delta in deltas):
@@ -165,5 +176,5 @@ def _summary(weighed: WeighedAdapter) -> AdapterSummary:
         tensors=len(adapter.weights.tensors),
         parameters=sum(tensor.numel for tensor in adapter.weights.tensors),
         ranks=dict(sorted(ranks.items(), key=lambda item: int(item[0]))),
-        frobenius_norm=float(sum(norm**2 for norm in norms) ** 0.5) if norms else None,
+        frobenius_norm=math.hypot(*norms) if norms else None,
     )

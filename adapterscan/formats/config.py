@@ -7,11 +7,11 @@ absent; nothing in a config is trusted for a size: ranks come from the tensors.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
-from adapterscan.errors import Malformed
+from adapterscan.errors import LimitExceeded, Malformed
 from adapterscan.formats import strict_json
 from adapterscan.formats.peft_types import COMMON_FIELDS, FIELDS
 from adapterscan.formats.strict_json import Pairs
@@ -141,7 +141,8 @@ class _Reader:
         if isinstance(value, str):
             return (value,)
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            return tuple(value[:_LIST_LIMIT])
+            self._bounded(key, value)
+            return tuple(value)
         self._wrong(key, value, "a list of names")
         return ()
 
@@ -156,10 +157,19 @@ class _Reader:
         if value is None:
             return {}
         if isinstance(value, dict) and all(_numeric(item) for item in value.values()):
-            return {name: _as_float(item) for name, item in list(value.items())[:_LIST_LIMIT]}
+            self._bounded(key, value)
+            return {name: _as_float(item) for name, item in value.items()}
         if not isinstance(value, dict) or not all(isinstance(v, list) for v in value.values()):
             self._wrong(key, value, "names with numbers")  # AdaLoRA has lists of flags here
         return {}
+
+    def _bounded(self, key: str, value: Sized) -> None:
+        """To leave out the rest would be to miss the one entry that matters."""
+        if len(value) > _LIST_LIMIT:
+            raise LimitExceeded(
+                self.path, f"{key} has {len(value):,} entries, over the limit of {_LIST_LIMIT:,}",
+                hint="PEFT saves a few names; ask the author what the rest is",
+            )  # fmt: skip
 
     def _wrong(self, key: str, value: Any, wanted: str) -> None:
         self.note("config.wrong_type", key, f"{_json_type(value)} where {wanted} belongs")

@@ -7,8 +7,10 @@ of these is legal but hides something, so each is reported as evidence.
 
 from __future__ import annotations
 
+import operator
 import struct
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
 from adapterscan.errors import FileProblem, LimitExceeded, Malformed
@@ -36,7 +38,7 @@ def read_safetensors(file: SourceFile) -> WeightFile:
     Raises Malformed or LimitExceeded when there is no usable header.
     """
     raw = _header_bytes(file)
-    pairs = strict_json.parse(raw, file.path, limit=HEADER_LIMIT, on_object=list)
+    pairs = strict_json.parse(raw, file.path, limit=HEADER_LIMIT, on_object=list, exact=True)
     if not isinstance(pairs, list) or not raw.lstrip().startswith(b"{"):
         raise _malformed(file, "header is not a JSON object", "header-not-object")
     if len(pairs) > TENSOR_LIMIT:
@@ -108,12 +110,14 @@ def _entry(
     offsets: Any = fields.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in BITS:
         raise _malformed(
-            file, f"tensor {shown!r} has unknown dtype {printable(str(dtype), 20)!r}", "bad-dtype"
+            file, f"tensor {shown!r} has unknown dtype {_dtype_text(dtype)!r}", "bad-dtype"
         )
     if not _sizes(shape) or len(shape) > _DIMENSIONS_LIMIT:
         raise _malformed(file, f"tensor {shown!r} has an impossible shape", "bad-shape")
     if not _sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise _malformed(file, f"tensor {shown!r} has impossible offsets", "bad-offsets")
+    if any(product >= 1 << 64 for product in accumulate(shape, operator.mul)):
+        raise _malformed(file, f"tensor {shown!r} has an impossible shape", "bad-shape")
     tensor = TensorInfo(name, dtype, tuple(shape), data_start + offsets[0], offsets[1] - offsets[0])
     if tensor.numel * BITS[dtype] != tensor.nbytes * 8:
         raise _malformed(
@@ -121,6 +125,10 @@ def _entry(
             f"{tensor.nbytes:,} bytes", "size-mismatch",
         )  # fmt: skip
     return tensor, tuple(key for key in fields if key not in ("dtype", "shape", "data_offsets"))
+
+
+def _dtype_text(dtype: Any) -> str:
+    return printable(dtype, 20) if isinstance(dtype, str) else type(dtype).__name__
 
 
 def _layout_problem(

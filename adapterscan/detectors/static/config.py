@@ -23,6 +23,7 @@ from adapterscan.reading import Contents
 from adapterscan.text import printable
 
 HUGE_RANK = 4096
+HUGE = 10**300  # JSON numbers have no bound, floats do
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -80,10 +81,10 @@ def _rank(config: AdapterConfig) -> Iterator[Evidence]:
 
 
 def _scaling(config: AdapterConfig) -> Iterator[Evidence]:
-    rank = config.r or DEFAULT_RANK
+    rank = float(min(max(config.r or DEFAULT_RANK, -HUGE), HUGE))
     alphas = {"lora_alpha": DEFAULT_ALPHA if config.alpha is None else config.alpha}
     alphas |= {f"alpha_pattern[{key}]": alpha for key, alpha in config.alpha_pattern.items()}
-    divisor = math.sqrt(abs(rank)) if config.rslora else float(rank)
+    divisor = math.sqrt(abs(rank)) if config.rslora else rank
     scales = {name: alpha / divisor if rank else math.nan for name, alpha in alphas.items()}
     sizes = [abs(scale) for scale in scales.values() if math.isfinite(scale) and scale]
     smallest = min(sizes, default=1.0)

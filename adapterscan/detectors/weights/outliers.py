@@ -23,6 +23,7 @@ from adapterscan.model import Evidence, Need, Subject
 from adapterscan.reading import Contents, WeighedAdapter
 
 MODULES = 8  # fewer give a median and a MAD that one module can move
+PAIRED = 512  # dense models have up to 200 layers, mixtures of experts thousands of modules
 REPORTED = 3.5  # the cut that Iglewicz & Hoaglin recommend for labelling; rules ask for more
 STATISTICS = ("rms", "top_energy", "effective_rank", "kurtosis", "row_peak", "column_peak")
 
@@ -71,12 +72,17 @@ def robust_scores(depth: F64, values: F64) -> tuple[F64, F64]:
     """Return the trend (n,) over `depth` (n,) and the modified z scores (n,) of the residuals.
 
     The trend is Theil–Sen's (median of the pairwise slopes; Sen 1968), which up to 29 % of outliers
-    do not move. A MAD below a millionth of the values' size is a rounding error and is taken as
-    that, so that equal modules do not score.
+    do not move; of more than PAIRED values it is taken of PAIRED, evenly spread over depth, because
+    pairs take quadratic memory. A MAD below a millionth of the values' size is a rounding error and
+    is taken as that, so that equal modules do not score.
     """
-    steps = depth[:, None] - depth[None, :]
+    order = np.argsort(depth, kind="stable")
+    if len(order) > PAIRED:
+        order = order[np.linspace(0, len(order) - 1, PAIRED).astype(np.intp)]
+    x, y = depth[order], values[order]
+    steps = x[:, None] - x[None, :]
     pairs = np.triu(np.ones(steps.shape, dtype=bool), 1) & (steps != 0)
-    slopes = (values[:, None] - values[None, :])[pairs] / steps[pairs]
+    slopes = (y[:, None] - y[None, :])[pairs] / steps[pairs]
     slope = float(np.median(slopes)) if slopes.size else 0.0
     trend = slope * depth
     trend = trend + np.median(values - trend)
