@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from adapterscan.detectors.detector import Detector
 from adapterscan.formats.peft import Role
+from adapterscan.formats.peft_types import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.reading import Contents
 from adapterscan.text import printable
@@ -44,8 +45,19 @@ def run(contents: Contents) -> Iterator[Evidence]:
                     "bytes": tensor.nbytes,
                     "path": printable(item.path),
                     "why": printable(item.why),
+                    "place": _place(item.path, len(tensor.shape)),
                 },
             )
+
+
+def _place(path: str, dimensions: int) -> str:
+    """Say where in a model a full tensor stands: replacing a head is common, a layer is not."""
+    names = path.removesuffix(".weight").split(".")
+    if names[-1] in INPUT_EMBEDDINGS | OUTPUT_EMBEDDINGS:
+        return "embedding"
+    if not any(name.isdigit() for name in names):
+        return "head"
+    return "layer" if dimensions >= 2 else "layer vector"
 
 
 DETECTOR = Detector(

@@ -1,5 +1,7 @@
 """Compare the adapted modules with what the config declares: factors, ranks, targets, twin files.
 
+Also which layers are adapted, and which tokens' embeddings are replaced.
+
 Limits: shapes are compared with the config, not with the base model.
 """
 
@@ -9,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from adapterscan.detectors.detector import Detector
-from adapterscan.formats.peft import declared_rank
+from adapterscan.formats.peft import Role, declared_rank
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.reading import Contents, WeighedAdapter
 
@@ -17,11 +19,12 @@ _PROBLEMS = {"orphan": "module.orphan", "shape": "module.shape_conflict"}
 
 
 def run(contents: Contents) -> Iterator[Evidence]:
-    """Yield `module.*` and `adapter.weights_disagree`."""
+    """Yield `module.*`, `adapter.layers`, `.trainable_tokens` and `.weights_disagree`."""
     by_folder: dict[str, list[WeighedAdapter]] = defaultdict(list)
     for weighed in contents.adapters:
         by_folder[weighed.adapter.folder].append(weighed)
         yield from _structure(weighed)
+        yield from _reach(weighed)
     for group in by_folder.values():
         first, *others = sorted(group, key=lambda item: item.file)
         for other in others:
@@ -47,6 +50,29 @@ def _structure(weighed: WeighedAdapter) -> Iterator[Evidence]:
                 delta.rank,
                 details={"declared": declared if abs(declared) < 1 << 53 else str(declared)[:20]},
             )
+
+
+def _reach(weighed: WeighedAdapter) -> Iterator[Evidence]:
+    """How much of the model is adapted: an edit of one layer is not what training leaves."""
+    adapter = weighed.adapter
+    layers = {delta.layer for delta in adapter.deltas if delta.layer is not None}
+    if layers:
+        yield Evidence(
+            "adapter.layers",
+            Subject("adapter", weighed.file),
+            len(layers),
+            "layers",
+            {
+                "first": min(layers),
+                "last": max(layers),
+                "families": len({delta.family for delta in adapter.deltas}),
+            },
+        )
+    for item in adapter.accounted:
+        if item.role is Role.ADAPTER and "trainable_tokens_delta" in item.path.split("."):
+            rows = item.tensor.shape[0] if item.tensor.shape else 0
+            subject = Subject("tensor", weighed.file, item.tensor.name)
+            yield Evidence("adapter.trainable_tokens", subject, rows, "tokens")
 
 
 def _disagreement(first: WeighedAdapter, other: WeighedAdapter) -> Iterator[Evidence]:
