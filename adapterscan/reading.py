@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapterscan.errors import FileProblem, LimitExceeded, Malformed, Unreadable, Unsupported
 from adapterscan.formats import strict_json
@@ -17,14 +17,10 @@ from adapterscan.formats.config import CONFIG_LIMIT, AdapterConfig, read_config
 from adapterscan.formats.layouts import recognise
 from adapterscan.formats.peft import Adapter, build_adapter
 from adapterscan.formats.peft_types import PARTS
-from adapterscan.formats.pickle_facts import pickle_facts
-from adapterscan.formats.pickle_file import PickleFile, find_pickles
-from adapterscan.formats.pickle_policy import Purpose
 from adapterscan.formats.reader import SourceFile
 from adapterscan.formats.safetensors import read_safetensors
 from adapterscan.formats.sniff import parse_lfs_pointer, sniff
 from adapterscan.formats.tensors import WeightFile
-from adapterscan.formats.torch_file import read_torch
 from adapterscan.model import (
     Artifact,
     Evidence,
@@ -36,6 +32,10 @@ from adapterscan.model import (
 )
 from adapterscan.text import plural, printable, size_text
 from adapterscan.weighing import Weighed, hash_only, weigh
+
+if TYPE_CHECKING:
+    from adapterscan.formats.pickle_file import PickleFile
+    from adapterscan.formats.pickle_policy import Purpose
 
 HEAD_BYTES = 1024
 DOCUMENT_LIMIT = 32 << 20
@@ -161,6 +161,10 @@ def _read_container(
         raise _pointer(contents, file, head)
     pickles: PickleFile | None = None
     if container not in _NO_PICKLES or (suffix not in _PLAIN_SUFFIXES and container != "empty"):
+        # imported when wanted: most adapters hold no pickles
+        from adapterscan.formats.pickle_facts import pickle_facts
+        from adapterscan.formats.pickle_file import find_pickles
+
         if suffix == ".safetensors" and container != "unknown":
             _note(contents, "file.disguised", file, container, suffix=suffix)
         purpose: Purpose = "weights" if file.kind is FileKind.WEIGHTS else "trainer"
@@ -172,6 +176,8 @@ def _read_container(
         hash_only(source)
         return
     if pickles is not None and container in ("zip", "pickle"):
+        from adapterscan.formats.torch_file import read_torch
+
         weights = read_torch(pickles)
     elif container == "safetensors" or suffix == ".safetensors":
         weights = read_safetensors(source)
