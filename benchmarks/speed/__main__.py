@@ -131,7 +131,7 @@ def _commands(name: str, folder: Path, bins: dict[str, Path], runs: int) -> Sequ
     if "weightprobe" in bins and name != "70B r=64":
         tool = str(bins["weightprobe"] / "weightprobe")
         spectral = (tool, "spectral", str(folder), "--json")
-        commands.append(Command("weightprobe spectral", spectral, PEER_LIMIT, few))
+        commands.append(Command("weightprobe spectral", spectral, PEER_LIMIT, 1))
     return commands
 
 

@@ -25,7 +25,7 @@ class Command:
     name: str
     argv: tuple[str, ...]
     limit: float = 300.0
-    runs: int = 0  # 0: as many as everything else
+    runs: int = 0  # 0: as many as everything else, after a warm-up
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def alternate(
     gone: set[str] = set()
     for number in range(runs + 1):
         for command in commands if number % 2 else reversed(commands):
-            if command.name in gone or number > (command.runs or runs):
+            if command.name in gone or not min(1, command.runs) <= number <= (command.runs or runs):
                 continue
             run = once(command, folder)
             tell(f"{number}/{runs} {command.name}: {run.wall:.3f} s")
