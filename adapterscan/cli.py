@@ -450,7 +450,11 @@ def _echo(text: str) -> None:
 
 
 def _save(path: Path, text: str) -> None:
-    """Write a report whole or not at all."""
+    """Write a report whole or not at all; into a device or pipe, never in its place."""
+    if path.exists() and not path.is_file():
+        path.write_text(text, "utf-8")
+        return
+    path = path.resolve()  # a link keeps pointing where it did
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     try:
         partial.write_text(text, "utf-8")

@@ -1,6 +1,7 @@
 """The command line: exit codes, formats, settings, and what reaches which stream."""
 
 import json
+import os
 
 import pytest
 
@@ -75,6 +76,22 @@ def test_output_writes_the_file_and_leaves_standard_output_empty(run, adapters, 
     assert result.stdout == ""
     assert json.loads((tmp_path / "report.json").read_text())["reports"]
     assert list(tmp_path.iterdir()) == [tmp_path / "report.json"]
+
+
+def test_output_into_a_pipe_or_device_does_not_replace_it(run, adapters, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    assert run("scan", adapters / "benign-qv", "-o", tmp_path / "pipe").returncode == 0
+    assert b"benign-qv" in os.read(reader, 1 << 16)
+    os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_output_through_a_link_keeps_the_link(run, adapters, tmp_path):
+    (tmp_path / "latest").symlink_to("report")
+    run("scan", adapters / "benign-qv", "-o", tmp_path / "latest")
+    assert (tmp_path / "latest").is_symlink()
+    assert "benign-qv" in (tmp_path / "report").read_text()
 
 
 def test_an_output_that_cannot_be_written_exits_with_2(run, adapters, tmp_path):
