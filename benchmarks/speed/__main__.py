@@ -11,6 +11,7 @@ import datetime
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -57,6 +58,7 @@ def _options() -> argparse.Namespace:
 
 
 def _measure(work: Path, only: Sequence[str], runs: int, peers: bool) -> dict[str, Any]:
+    shutil.rmtree(work / "env-adapterscan", ignore_errors=True)  # it may hold older code
     bins = {"adapterscan": venvs.make(work / "env-adapterscan", str(venvs.ROOT))}
     for name, requirement in venvs.PEERS.items() if peers else ():
         bins[name] = venvs.make(work / f"env-{name}", requirement)
@@ -123,7 +125,7 @@ def _commands(name: str, folder: Path, bins: dict[str, Path], runs: int) -> Sequ
         ),
         Command("adapterscan, table", (ours, "scan", str(folder))),
     ]
-    few = min(runs, 3)
+    few = min(runs, 1 if name == "70B r=64" else 3)
     if "adaptersentry" in bins:
         tool = str(bins["adaptersentry"] / "adaptersentry")
         argv = (tool, "scan", weights, "--format", "json", "--output", "peer.json")
