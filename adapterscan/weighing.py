@@ -36,6 +36,7 @@ IN_FLIGHT_BYTES = 32 << 20
 WAITING_BYTES = 32 << 20
 
 Range = tuple[int, int]  # start and length in the file
+Storage = memoryview | bytes | bytearray
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +97,19 @@ class _Pass:
         cost = sum(_kurtosis_cost(delta) for group in self.modules for delta in group)
         self.exact_to = EXACT_RANK if exact_kurtosis or cost <= EXACT_COST else KURTOSIS_RANK
         factors = {_range(tensor) for group in self.modules for tensor in _factors(group[0])}
-        self.users: dict[Range, list[int]] = defaultdict(list)
+        self.users: dict[Range, set[int]] = defaultdict(set)
         for index, group in enumerate(self.modules):
             for key in {_range(tensor) for tensor in _factors(group[0])}:
-                self.users[key].append(index)
+                self.users[key].add(index)
         self.factors = sorted(factors)
         self.dense = [tensor for tensor in tensors if _range(tensor) not in factors]
         self.missing = [{_range(tensor) for tensor in _factors(group[0])} for group in self.modules]
-        self.waiting: dict[Range, memoryview | bytes] = {}
+        self.waiting: dict[Range, Storage] = {}
+        self.waiting_bytes = 0
         self.let_go: dict[Range, bytes] = {}
         self.pool = ThreadPoolExecutor(max(1, workers), "measure")
-        self.running: deque[tuple[int, Future[None]]] = deque()
+        self.running: deque[tuple[int, Future[None]]] = deque()  # with the bytes they keep alive
+        self.in_flight = 0
 
     def _measurable(self, deltas: tuple[Delta, ...]) -> list[list[Delta]]:
         """Group deltas by the tensors they share, leaving out what is over our limits."""
@@ -124,15 +127,15 @@ class _Pass:
 
     def run(self) -> Weighed:
         with self.pool:
-            dense = deque(sorted(_units(self.dense)))
+            dense = deque(sorted(_units(self.dense), key=lambda unit: unit[:2]))
             factors = deque(self.factors)
             cuts = sorted({*_edges(self.factors), *(u[0] for u in dense), *self._gaps()})
             for start, view in self.file.segments(cuts):
                 self._take_factors(start, view, factors)
                 self._take_dense(start, view, dense)
-                self._settle(start, view)
-            while self.running:
-                self.running.popleft()[1].result()
+                self._settle(len(view))
+                del view  # the next segment needs the room
+            self._drain(0)
         # Threads finish in any order; results must not depend on it.
         deltas = {name: self.delta_results[name] for name in sorted(self.delta_results)}
         tensors = {name: _merge(self.dense_results[name]) for name in sorted(self.dense_results)}
@@ -154,32 +157,34 @@ class _Pass:
                 self._skip(self.file.path, "has factors that overlap", "treat it as hostile")
                 continue
             self.waiting[key] = view[key[0] - start : key[0] - start + key[1]]
-            for index in self.users[key]:
+            self.waiting_bytes += key[1]
+            for index in sorted(self.users[key]):
                 self.missing[index].discard(key)
                 if not self.missing[index]:
                     self._start(index)
 
     def _start(self, index: int) -> None:
         group = self.modules[index]
-        storages: dict[Range, memoryview | bytes] = {}
+        storages: dict[Range, Storage] = {}
         for tensor in _factors(group[0]):
             key = _range(tensor)
             if key not in self.waiting:
                 storages[key] = self.file.reread(*key, self.let_go[key])
             else:
                 storages[key] = self.waiting[key]
-            self.users[key] = [user for user in self.users[key] if user != index]
-            if not self.users[key]:
-                self.waiting.pop(key, None)
-        size = sum(key[1] for key in storages)
+            self.users[key].discard(index)
+            if not self.users[key] and self.waiting.pop(key, None) is not None:
+                self.waiting_bytes -= key[1]
+        # a view of the current segment is paid for with the segment, in `_settle`
+        size = sum(len(item) for item in storages.values() if isinstance(item, bytes | bytearray))
         self._submit(size, lambda: self._measure_group(group, storages))
 
-    def _measure_group(
-        self, group: list[Delta], storages: Mapping[Range, memoryview | bytes]
-    ) -> None:
+    def _measure_group(self, group: list[Delta], storages: Mapping[Range, Storage]) -> None:
         for delta in group:
             try:
-                self.delta_results[delta.name] = _low_rank(delta, storages).summary(self.exact_to)
+                with np.errstate(all="ignore"):  # overflow and NaN are results here
+                    summary = _low_rank(delta, storages).summary(self.exact_to)
+                self.delta_results[delta.name] = summary
             except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
                 self._skip(delta.name, f"cannot be measured ({error})", "")
 
@@ -187,31 +192,48 @@ class _Pass:
         self, start: int, view: memoryview, dense: deque[tuple[int, int, TensorInfo]]
     ) -> None:
         end = start + len(view)
+        pieces: list[Callable[[], None]] = []  # one task for all: a file can have 100,000 of them
         while dense and dense[0][1] <= end:
             low, high, tensor = dense.popleft()
-            piece = view[max(low, start) - start : high - start]
             dtype = numpy_dtype(tensor.dtype)
-            if low < start or dtype is None or dtype.kind == "c":
+            if low < start:
+                self._skip(printable(tensor.name), "overlaps another tensor", "")
+            elif dtype is None or dtype.kind == "c":
                 reason = f"values of dtype {tensor.dtype} are not read"
                 self._skip(printable(tensor.name), reason, "")
-                continue
-            self._submit(len(piece), _dense_task(self.dense_results[tensor.name], piece, dtype))
+            else:
+                piece = view[low - start : high - start]
+                pieces.append(_dense_task(self.dense_results[tensor.name], piece, dtype))
+        if pieces:
+            self._submit(0, lambda: _do_all(pieces))
 
     def _submit(self, size: int, task: Callable[[], None]) -> None:
+        self._drain(IN_FLIGHT_BYTES - size)
         self.running.append((size, self.pool.submit(task)))
-        while sum(size for size, _ in self.running) > IN_FLIGHT_BYTES and len(self.running) > 1:
-            self.running.popleft()[1].result()
+        self.in_flight += size
 
-    def _settle(self, start: int, view: memoryview) -> None:
+    def _drain(self, limit: int) -> None:
+        """Wait, oldest first, until what runs keeps no more than `limit` bytes alive."""
+        while self.running and (self.in_flight > limit or limit <= 0 or self.running[0][1].done()):
+            size, future = self.running.popleft()
+            self.in_flight -= size
+            future.result()
+
+    def _settle(self, length: int) -> None:
         """Let the segment's buffer go: copy the factors that wait on, within their budget."""
+        while self.waiting_bytes > WAITING_BYTES:
+            key = next(iter(self.waiting))
+            self.let_go[key] = hashlib.blake2b(self.waiting.pop(key)).digest()
+            self.waiting_bytes -= key[1]
         for key, storage in self.waiting.items():
             if isinstance(storage, memoryview):
                 self.waiting[key] = bytes(storage)
-        while sum(key[1] for key in self.waiting) > WAITING_BYTES:
-            key = next(iter(self.waiting))
-            self.let_go[key] = hashlib.blake2b(self.waiting.pop(key)).digest()
-        while self.running and self.running[0][1].done():
-            self.running.popleft()[1].result()
+        if self.running:
+            # Any task may look at this segment, however small its part; the last one to end pays.
+            size, future = self.running.pop()
+            self.running.append((size + length, future))
+            self.in_flight += length
+        self._drain(IN_FLIGHT_BYTES)
 
     def _skip(self, what: str, reason: str, hint: str) -> None:
         self.skipped.append(Skipped(what, reason, failed=True, hint=hint, detector="weighing"))
@@ -262,7 +284,7 @@ def _units(tensors: Iterable[TensorInfo]) -> Iterator[tuple[int, int, TensorInfo
             yield low, min(low + SEGMENT_BYTES, tensor.end), tensor
 
 
-def _low_rank(delta: Delta, storages: Mapping[Range, memoryview | bytes]) -> LowRank:
+def _low_rank(delta: Delta, storages: Mapping[Range, Storage]) -> LowRank:
     """Shape the factors as `delta.kind` says. Raises ValueError where they cannot be."""
     a, b = (as_array(tensor, storages[_range(tensor)]) for tensor in (delta.a, delta.b))
     part, parts, rank = delta.part, delta.parts, delta.rank
@@ -290,6 +312,11 @@ def _dense_task(
     return measure
 
 
+def _do_all(tasks: Iterable[Callable[[], None]]) -> None:
+    for task in tasks:
+        task()
+
+
 def _dense(values: npt.NDArray[Any]) -> DenseSummary:
     wide = values.astype(np.float64)
     finite = np.isfinite(wide)
@@ -306,5 +333,5 @@ def _merge(parts: list[DenseSummary]) -> DenseSummary:
         sum(part.elements for part in parts),
         sum(part.nonfinite for part in parts),
         sum(part.zeros for part in parts),
-        sum(part.square_sum for part in parts),
+        math.fsum(part.square_sum for part in parts),  # exact: threads finish in any order
     )

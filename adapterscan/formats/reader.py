@@ -73,13 +73,13 @@ class SourceFile:
         self._seen.append((start, piece))
         return piece
 
-    def reread(self, start: int, length: int, blake2b: bytes) -> bytes:
+    def reread(self, start: int, length: int, blake2b: bytes) -> bytearray:
         """Return bytes that `segments` has already passed, proven equal by their BLAKE2b digest."""
         buffer = bytearray(length)
         self._fill(start, memoryview(buffer))
         if hashlib.blake2b(buffer).digest() != blake2b:
             raise self._changed()
-        return bytes(buffer)
+        return buffer
 
     def segments(self, cuts: list[int]) -> Iterator[tuple[int, memoryview]]:
         """Yield (start, bytes) over the whole file in order, hashing in the background.
@@ -93,8 +93,9 @@ class SourceFile:
         with ThreadPoolExecutor(1, "hash") as pool:
             pending: Future[None] | None = None
             for start, end in _plan(self.size, cuts):
-                buffer = bytearray(end - start)
-                view = memoryview(buffer)
+                if pending is not None and end - start > SEGMENT_BYTES:
+                    pending.result()  # lets go of its buffer before this one takes as much
+                view = memoryview(bytearray(end - start))
                 self._fill(start, view)
                 self._check_seen(start, view)
                 if pending is not None:
@@ -103,6 +104,7 @@ class SourceFile:
                 if self._wants_git_sha1:
                     sha1.update(view)
                 yield start, view.toreadonly()
+                del view
             if pending is not None:
                 pending.result()
         self._check_unchanged()
@@ -120,7 +122,9 @@ class SourceFile:
             try:
                 count = self._file.readinto(view[done:])
             except OSError as error:
-                raise Unreadable(self.path, f"read failed ({error.strerror})") from error
+                reason = f"cannot be read to its end ({error.strerror})"
+                hint = "check the disk, then scan again"
+                raise Unreadable(self.path, reason, hint=hint) from error
             if not count:
                 raise self._changed()
             done += count

@@ -90,7 +90,7 @@ def numpy_dtype(name: str) -> np.dtype[Any] | None:
     return None
 
 
-def as_array(tensor: TensorInfo, storage: memoryview | bytes) -> npt.NDArray[Any]:
+def as_array(tensor: TensorInfo, storage: memoryview | bytes | bytearray) -> npt.NDArray[Any]:
     """View `storage` (the bytes of the tensor's range) as an array of `tensor.shape`, no copy.
 
     Raises ValueError when the dtype is packed or the view would leave its storage.
