@@ -135,6 +135,9 @@ def _nothing(artifact: Artifact) -> Skipped:
 
 def _partial(contents: Contents) -> Iterable[Skipped]:
     """Say which files were not looked into, and which deltas are not all that an adapter does."""
+    for file in contents.artifact.files:
+        if file.local is None and file.kind in (FileKind.WEIGHTS, FileKind.PICKLE):
+            yield Skipped(file.path, file.not_fetched or "not fetched", failed=False)
     unread = [f.path for f in contents.artifact.files if f.kind is FileKind.TOKENIZER]
     if unread:
         yield Skipped(
