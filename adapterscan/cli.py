@@ -141,7 +141,9 @@ def scan(
         refs, failures = _parse(_expanded(targets), revision)
         settings = load_settings(config, Path.cwd(), _local_trees(refs))
         if settings.ignored and not quiet:
-            typer.echo(f"note: {settings.ignored}", err=True)
+            from adapterscan.text import printable
+
+            typer.echo(f"note: {printable(settings.ignored, 600)}", err=True)
         threshold = _threshold(fail_on, settings)
         size = parse_size(max_download or settings.max_download or DEFAULT_MAX_DOWNLOAD)
         progress = sys.stderr.isatty() and not quiet
@@ -243,12 +245,8 @@ def main() -> None:
     gc.disable()  # modules are no garbage; `_collect_garbage` ends this before anything is read
     try:
         app()
-    except KeyboardInterrupt:
-        _stop("interrupted: nothing was reported for what was still running", "run it again", 130)
-    except BrokenPipeError:
-        # The reader went away (`| head`); keep Python from complaining once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(EXIT_ERROR) from None
+    except KeyboardInterrupt:  # before a command began
+        _stop("interrupted: no report was written", "run it again", 130)
     finally:
         gc.freeze()  # everything goes with the process: looking for cycles first takes 0.06 s
 
@@ -261,7 +259,11 @@ def _collect_garbage() -> None:
 
 
 class _explained:
-    """Turn our errors into one line on standard error and exit code 2."""
+    """Turn errors into one line on standard error and exit code 2; an interruption into 130.
+
+    Left to typer, an interruption ends without a word, and a defect of ours or a closed pipe with
+    exit code 1, which means findings.
+    """
 
     def __enter__(self) -> None:
         return None
@@ -270,7 +272,19 @@ class _explained:
         if isinstance(error, AdapterscanError):
             _stop(error.reason, error.hint, EXIT_ERROR)
         if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
-            _stop(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), "", EXIT_ERROR)
+            reason = f"{error.strerror or error}: {error.filename or ''}".rstrip(": ")
+            _stop(
+                reason, "nothing was written there; make room or choose another place", EXIT_ERROR
+            )
+        if isinstance(error, KeyboardInterrupt):
+            _stop("interrupted: no report was written", "run it again", 130)
+        if isinstance(error, BrokenPipeError):
+            # The reader went away (`| head`); keep Python from complaining once more at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(EXIT_ERROR) from None
+        if isinstance(error, Exception) and not isinstance(error, typer.Exit | typer.Abort):
+            reason = f"{type(error).__name__}: {error}"
+            _stop(reason, "this is a defect of adapterscan: please report it", EXIT_ERROR)
 
 
 def _stop(reason: str, hint: str, code: int) -> NoReturn:
@@ -288,8 +302,8 @@ def _expanded(targets: Iterable[str]) -> Iterator[str]:
         if target != "-":
             yield target
             continue
-        for line in sys.stdin:
-            text = line.strip()
+        for line in sys.stdin.buffer:  # a line that is not UTF-8 is one bad target, not the end
+            text = os.fsdecode(line).strip()
             if text and not text.startswith("#"):
                 yield text
 

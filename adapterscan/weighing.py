@@ -27,6 +27,7 @@ from adapterscan.model import Skipped
 from adapterscan.text import printable, size_text
 
 FACTOR_LIMIT = 64 << 20  # bytes of one factor as stored
+WORKING_LIMIT = 160 << 20  # bytes of all factors of a ΔW with its r×r matrices, ten at a time
 RANK_LIMIT = 1024  # the r×r work is cubic; the largest ranks published are 512
 #: The kurtosis of every ΔW is exact up to EXACT_RANK while that costs an adapter no more than this
 #: many multiply-adds (about 0.2 s of one core); `exact_kurtosis` lifts the bound.
@@ -129,7 +130,8 @@ class _Pass:
         with self.pool:
             dense = deque(sorted(_units(self.dense), key=lambda unit: unit[:2]))
             factors = deque(self.factors)
-            cuts = sorted({*_edges(self.factors), *(u[0] for u in dense), *self._gaps()})
+            measured = sorted([*self.factors, *((low, high - low) for low, high, _ in dense)])
+            cuts = sorted({*_edges(measured), *self._gaps(measured)})
             for start, view in self.file.segments(cuts):
                 self._take_factors(start, view, factors)
                 self._take_dense(start, view, dense)
@@ -142,10 +144,10 @@ class _Pass:
         skipped = sorted(self.skipped, key=lambda item: (item.what, item.reason))
         return Weighed(deltas, tensors, tuple(skipped))
 
-    def _gaps(self) -> Iterator[int]:
-        """Cut where nothing is measured, so that no segment grows; inside a factor, do not cut."""
+    def _gaps(self, measured: Iterable[Range]) -> Iterator[int]:
+        """Cut where nothing is measured, so that no segment grows, and nowhere else."""
         at = 0
-        for start, length in [*self.factors, (self.file.size, 0)]:
+        for start, length in [*measured, (self.file.size, 0)]:
             yield from range(at + SEGMENT_BYTES, start, SEGMENT_BYTES)
             at = max(at, start + length)
 
@@ -264,6 +266,9 @@ def _over_limits(delta: Delta) -> str:
         dtype = numpy_dtype(tensor.dtype)
         if dtype is None or not tensor.dtype.startswith(("F", "BF")):
             return f"has a factor of dtype {tensor.dtype}, which holds no plain floats"
+    needed = sum(tensor.nbytes for tensor in _factors(delta)) + 10 * 8 * delta.rank**2
+    if needed > WORKING_LIMIT:
+        return f"needs {size_text(needed)} at once, over {size_text(WORKING_LIMIT)}"
     return ""
 
 
