@@ -60,8 +60,8 @@ def _options() -> argparse.Namespace:
 def _measure(work: Path, only: Sequence[str], runs: int, peers: bool) -> dict[str, Any]:
     shutil.rmtree(work / "env-adapterscan", ignore_errors=True)  # it may hold older code
     bins = {"adapterscan": venvs.make(work / "env-adapterscan", str(venvs.ROOT))}
-    for name, requirement in venvs.PEERS.items() if peers else ():
-        bins[name] = venvs.make(work / f"env-{name}", requirement)
+    for name, requirements in venvs.PEERS.items() if peers else ():
+        bins[name] = venvs.make(work / f"env-{name}", *requirements)
     results: dict[str, Any] = {
         "date": datetime.date.today().isoformat(),
         "command": _command(only, runs, peers),

@@ -10,15 +10,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PEERS = {"adaptersentry": "adaptersentry==2.0.2", "weightprobe": "weightprobe==0.2.0"}
+#: What measures weights. The spectra of weightprobe need its runtime; mlx has a processor backend.
+PEERS = {
+    "adaptersentry": ("adaptersentry==2.0.2",),
+    "weightprobe": ("weightprobe[runtime]==0.2.0", "mlx[cpu]"),
+}
 
 
-def make(folder: Path, requirement: str) -> Path:
-    """Install `requirement` into a new environment at `folder` and return its `bin`."""
+def make(folder: Path, *requirements: str) -> Path:
+    """Install `requirements` into a new environment at `folder` and return its `bin`."""
     if not folder.is_dir():
         venv.create(folder, with_pip=False, symlinks=True)
         python = str(folder / "bin" / "python")
-        pip = (sys.executable, "-m", "pip", "--python", python, "install", "-q", requirement)
+        pip = (sys.executable, "-m", "pip", "--python", python, "install", "-q", *requirements)
         subprocess.run(pip, check=True, stderr=subprocess.DEVNULL)
     return folder / "bin"
 
