@@ -16,7 +16,6 @@ from typing import Any
 from adapterscan.errors import FileProblem, LimitExceeded, Malformed
 from adapterscan.formats import strict_json
 from adapterscan.formats.reader import SourceFile
-from adapterscan.formats.strict_json import Pairs
 from adapterscan.formats.tensors import BITS, TensorInfo, WeightFile
 from adapterscan.model import Evidence, Subject
 from adapterscan.text import printable, size_text
@@ -27,6 +26,7 @@ TENSOR_LIMIT = 100_000
 _FORMAT_HEADER_LIMIT = 100_000_000
 _DIMENSIONS_LIMIT = 16
 _META = "__metadata__"
+_Pairs = tuple[tuple[str, Any], ...]
 _ZIP_TAIL = 22 + 0xFFFF  # end-of-central-directory record and the longest comment
 
 
@@ -38,8 +38,8 @@ def read_safetensors(file: SourceFile) -> WeightFile:
     Raises Malformed or LimitExceeded when there is no usable header.
     """
     raw = _header_bytes(file)
-    pairs = strict_json.parse(raw, file.path, limit=HEADER_LIMIT, on_object=list, exact=True)
-    if not isinstance(pairs, list) or not raw.lstrip().startswith(b"{"):
+    pairs = strict_json.parse(raw, file.path, limit=HEADER_LIMIT, on_object=tuple, exact=True)
+    if not isinstance(pairs, tuple) or not raw.lstrip().startswith(b"{"):
         raise _malformed(file, "header is not a JSON object", "header-not-object")
     if len(pairs) > TENSOR_LIMIT:
         raise LimitExceeded(
@@ -83,7 +83,7 @@ def _header_bytes(file: SourceFile) -> bytes:
     return file.read(8, length)
 
 
-def _metadata(file: SourceFile, pairs: Pairs) -> dict[str, str]:
+def _metadata(file: SourceFile, pairs: _Pairs) -> dict[str, str]:
     blocks = [value for name, value in pairs if name == _META]
     if len(blocks) > 1:
         raise _malformed(file, "has two __metadata__ blocks", "duplicate-metadata")
@@ -160,7 +160,7 @@ def _layout_problem(
 
 
 def _header_evidence(
-    file: SourceFile, raw: bytes, pairs: Pairs, metadata: dict[str, str]
+    file: SourceFile, raw: bytes, pairs: _Pairs, metadata: dict[str, str]
 ) -> Iterator[Evidence]:
     subject = Subject("file", file.path)
     padding = len(raw) - len(raw.strip())
@@ -169,10 +169,9 @@ def _header_evidence(
     if metadata:
         size = sum(len(key) + len(value) for key, value in metadata.items())
         yield Evidence("container.metadata", subject, size, "bytes", {"keys": len(metadata)})
-    block: Pairs = dict(pairs).get(_META) or []
+    block: _Pairs = dict(pairs).get(_META) or ()
     for key in _repeated([name for name, _ in block]):
-        details = {"key": printable(key)}
-        yield Evidence("container.duplicate_metadata_key", subject, printable(key), "", details)
+        yield Evidence("container.duplicate_metadata_key", subject, printable(key))
 
 
 def _duplicates(file: SourceFile, names: list[str]) -> Iterator[Evidence]:
@@ -211,7 +210,7 @@ def _hidden_archive(file: SourceFile) -> Iterator[Evidence]:
 
 
 def _is_object(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, tuple) for item in value)
+    return isinstance(value, tuple)  # of pairs, as `on_object` leaves them; arrays are lists
 
 
 def _sizes(value: Any) -> bool:
