@@ -256,7 +256,7 @@ def _read_weights(
 
 def _unclear(file: File, adapter: Adapter) -> list[Skipped]:
     """Modules that have factors but no ΔW that we can compute must not pass for measured ones."""
-    found = [item for item in adapter.problems if item.defect in ("ambiguous", "variant")]
+    found = [item for item in adapter.problems if item.defect in ("ambiguous", "variant", "unread")]
     if not found:
         return []
     first = f"{printable(found[0].module, 80)} {found[0].reason}"

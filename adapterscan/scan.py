@@ -151,6 +151,16 @@ def _partial(contents: Contents) -> Iterable[Skipped]:
                 weighed.file, "DoRA: B·A was measured; the true delta also needs the base weights",
                 failed=False, detector="weighing",
             )  # fmt: skip
+        if any(delta.diag is not None for delta in deltas):
+            yield Skipped(
+                weighed.file, "KaSA: B·diag·A was measured; the base also loses its smallest "
+                "singular directions, which needs its weights", failed=False, detector="weighing",
+            )  # fmt: skip
+        if config.raw.get("use_qalora"):
+            yield Skipped(
+                weighed.file, "QALoRA: B·A was measured; on a quantized base it acts on sums over "
+                "groups of inputs, which scales its norm", failed=False, detector="weighing",
+            )  # fmt: skip
         initialisation = config.raw.get("init_lora_weights")
         if isinstance(initialisation, str) and initialisation.lower() != "gaussian":
             yield Skipped(

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice, permutations
 
 from adapterscan.formats.config import AdapterConfig
 from adapterscan.formats.patterns import Matches, keyed, match_all
@@ -21,6 +22,7 @@ from adapterscan.formats.peft_types import (
     INPUT_EMBEDDINGS,
     OUTPUT_EMBEDDINGS,
     PARTS,
+    ROOT_PARAMETERS,
     TASK_HEADS,
 )
 from adapterscan.formats.tensors import TensorInfo, WeightFile
@@ -38,6 +40,7 @@ _COMMON_NAMES = (
 )
 _OPEN_PARTS = frozenset({"lora_monteclora_sampler"})  # that hold several parameters
 _FACTORS = frozenset({"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_diag"})
+_PARAMETERS = 6  # of one module that are considered; real modules have two to four
 _LAYER = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
 
 
@@ -103,7 +106,7 @@ class Problem:
 
     module: str
     reason: str
-    defect: str  # stable code for rules: "orphan" | "shape" | "ambiguous" | "variant"
+    defect: str  # stable code for rules: "orphan" | "shape" | "ambiguous" | "variant" | "unread"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,11 @@ def build_adapter(folder: str, config: AdapterConfig, weights: WeightFile) -> Ad
     parsed = [_Key.parse(tensor) for tensor in weights.tensors]
     kind = config.peft_type or _guess_type(parsed)
     modules = sorted({key.module for key in parsed if key.part in ("lora_A", "lora_embedding_A")})
-    patterns = match_all(_patterns(config), [*modules, *_probes(config)])
+    names = _parameters(config, modules)
+    known = {name for found in names.values() for name in found}
+    patterns = match_all(_patterns(config), [*modules, *sorted(known), *_probes(config)])
+    aliases, unclear = _resolve(config, parsed, names, patterns)
+    patterns = _aliased(config, patterns, aliases) if aliases else patterns
     ledger = _Ledger(config, kind, patterns, parsed)
     accounted = tuple(ledger.account(key) for key in parsed)
     deltas: list[Delta] = []
@@ -138,10 +145,11 @@ def build_adapter(folder: str, config: AdapterConfig, weights: WeightFile) -> Ad
         ]
         doubled = ledger.doubled()
         problems += [_ambiguous(module) for module in sorted(doubled)]
+        problems += [Problem(module, _UNCLEAR, "unread") for module in sorted(unclear - doubled)]
         for found in _deltas(config, used, patterns):
             if isinstance(found, Problem):
                 problems.append(found)
-            elif found.module not in doubled:
+            elif found.module not in doubled | unclear:
                 deltas.append(found)
     return Adapter(
         folder, config, weights, accounted, tuple(deltas), tuple(problems), patterns,
@@ -179,8 +187,10 @@ class _Key:
         PEFT takes it out and puts the name in again on load, but leaves a key that has one as it is
         (`_insert_adapter_name_into_state_dict`): it then reaches the adapter of that name.
         """
-        named = len(self.tail) == 2 and bool(self.leaf) and self.part in ("lora_A", "lora_B")
-        return self.tail[0] if named else ""
+        if self.part not in PARTS["LORA"] or self.part in _OPEN_PARTS:
+            return ""
+        names = self.tail[:-1] if self.leaf else self.tail
+        return names[0] if len(names) == 1 else ""
 
     @property
     def distance(self) -> tuple[bool, bool, str]:
@@ -225,7 +235,7 @@ class _Ledger:
         self.keys = keys
         self.parts = PARTS.get(kind, frozenset())
         self.low_rank = kind in ("LORA", "XLORA")
-        self.infixes = {key.infix for key in keys if key.part in ("lora_A", "lora_B")}
+        self.infixes = {key.infix for key in keys if key.part in PARTS["LORA"] - _OPEN_PARTS}
         self.first: dict[tuple[str, str, bool], str] = {}  # place -> name of the tensor that wins
         for key in sorted((key for key in keys if key.part), key=lambda key: key.distance):
             self.first.setdefault(_place(key), key.tensor.name)
@@ -260,6 +270,8 @@ class _Ledger:
             if self.low_rank and key.part in PARTS["LORA"]:
                 if key.infix not in ("", "default") and len(self.infixes) > 1:
                     return Role.OVERWRITE, "names the factor of another adapter"
+                if "parametrizations" in key.module.split("."):
+                    return Role.OVERWRITE, "names a parametrization, which only a base has"
                 why = self._unused(key)
                 if why:
                     return Role.UNMATCHED, why
@@ -310,6 +322,14 @@ class _Ledger:
 
     def _targets(self, module: str) -> bool:
         """Whether PEFT puts a LoRA layer on an embedding: a key that says so is not enough."""
+        if self._listed(module):
+            return True
+        return _tied_head(self.config, module) and any(
+            other != module and _last(other) in INPUT_EMBEDDINGS and self._listed(other)
+            for other in self.adapted
+        )
+
+    def _listed(self, module: str) -> bool:
         config, raw = self.config, self.config.raw
         if raw.get("layers_to_transform") is not None:  # only numbered modules, then
             return False
@@ -318,7 +338,7 @@ class _Ledger:
         target = config.target_modules
         if target is None:
             return not config.path
-        return target != "all-linear" and _named(target, module, self.patterns)
+        return not _all_linear(target) and _named(target, module, self.patterns)
 
     def _saved_by(self, module: str) -> str | None:
         """PEFT wraps by plain string suffix: `norm` also catches `input_layernorm`."""
@@ -338,15 +358,17 @@ class _Ledger:
     def _reaches_base(self, key: _Key) -> bool:
         """Whether the name could be a parameter or buffer of the base model.
 
-        Without the base we go by where the name stands (under the adapter prefix or a tree that the
-        adapter adapts) and by its last name; a false yes costs a question, a false no a backdoor.
+        Transformers adds and removes prefixes until a name fits, and a fused expert's parameter is
+        not called `weight`; so any dotted name may be one, unless it ends in a number. A false yes
+        costs a question, a false no a backdoor.
         """
         root = key.path.split(".", 1)[0]
-        return (
-            key.prefixed
-            or root in self.roots
-            or (bool(key.module) and key.leaf in ("weight", "bias"))
-        )
+        if key.prefixed or root in self.roots:
+            return True
+        return not key.leaf.isdigit() if key.module else key.path in ROOT_PARAMETERS
+
+
+_UNCLEAR = "adapts one of several parameters that have different scales; which one is not written"
 
 
 def _ambiguous(module: str) -> Problem:
@@ -386,6 +408,19 @@ def _past_wrapper(path: str) -> str:
     return ""
 
 
+def _last(module: str) -> str:
+    return module.rsplit(".", 1)[-1]
+
+
+def _all_linear(target: object) -> bool:
+    return isinstance(target, str) and target.lower() == "all-linear"
+
+
+def _tied_head(config: AdapterConfig, module: str) -> bool:
+    """Whether `ensure_weight_tying` adapts this output head along with the input embedding."""
+    return bool(config.raw.get("ensure_weight_tying")) and _last(module) in OUTPUT_EMBEDDINGS
+
+
 def _named(wanted: object, module: str, patterns: Mapping[str, Matches]) -> bool:
     """Whether a `target_modules` or `exclude_modules` value names `module`, as PEFT decides it."""
     if isinstance(wanted, str):
@@ -405,7 +440,7 @@ _TAILS: Mapping[str, Callable[[tuple[str, ...]], bool]] = {
 def _patterns(config: AdapterConfig) -> list[str]:
     """Return every pattern of the config that decides which module gets which rank and scale."""
     found = [keyed(key) for key in (*config.rank_pattern, *config.alpha_pattern)]
-    if isinstance(config.target_modules, str) and config.target_modules != "all-linear":
+    if isinstance(config.target_modules, str) and not _all_linear(config.target_modules):
         found.append(config.target_modules)
     excluded = config.raw.get("exclude_modules")
     if isinstance(excluded, str):
@@ -425,18 +460,114 @@ def _untargeted(
 ) -> Iterator[str]:
     """Yield adapted modules that the config does not target: PEFT ignores their tensors."""
     target = config.target_modules
-    if target is None or target == "all-linear" or config.target_parameters:
+    if target is None or _all_linear(target) or config.target_parameters:
         return
-    if isinstance(target, str):
-        matches = patterns[target]
-        if not matches.problem:
-            yield from (module for module in modules if module not in matches.names)
+    if isinstance(target, str) and patterns[target].problem:
         return
-    wanted = frozenset(target)
+    targeted = _targeted(config, patterns)
     for module in modules:
-        names = module.split(".")
-        if not any(".".join(names[i:]) in wanted for i in range(len(names))):
+        if not targeted(module) and not _tied_head(config, module):
             yield module
+
+
+def _targeted(config: AdapterConfig, patterns: Mapping[str, Matches]) -> Callable[[str], bool]:
+    """Return a test for what `target_modules` names, at the same cost however long the list is."""
+    target = config.target_modules
+    if isinstance(target, str):
+        matched = patterns[target].names if target in patterns else frozenset()
+        return matched.__contains__
+    wanted = frozenset(target or ())
+    return lambda module: not wanted.isdisjoint(_suffixes(module))
+
+
+def _suffixes(module: str) -> Iterator[str]:
+    names = module.split(".")
+    return (".".join(names[start:]) for start in range(len(names)))
+
+
+def _parameters(config: AdapterConfig, modules: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
+    """Return the parameters that `target_parameters` may mean in a module: `….experts.down_proj`.
+
+    PEFT wraps a module once for each of its parameters, and the innermost wrapper's factors are
+    called `experts.base_layer.lora_A`; which parameter that is, only the base model tells.
+    """
+    owned: dict[str, list[str]] = defaultdict(list)
+    for target in sorted(set(config.target_parameters)):
+        owner, _, name = target.rpartition(".")
+        owned[owner].append(name)
+    found: dict[str, tuple[str, ...]] = {}
+    default = config.target_modules is None or _all_linear(config.target_modules)
+    for module in modules if owned else ():
+        holder = module
+        while holder.endswith(".base_layer"):
+            holder = holder.removesuffix(".base_layer")
+        names = (name for end in ("", *_suffixes(holder)) for name in owned.get(end, ()))
+        unique = dict.fromkeys(islice(names, _PARAMETERS))
+        if unique:
+            whole = (holder,) if default else ()
+            found[module] = (*(f"{holder}.{name}" for name in unique), *whole)
+    return found
+
+
+def _resolve(
+    config: AdapterConfig,
+    keys: Sequence[_Key],
+    names: Mapping[str, tuple[str, ...]],
+    patterns: Mapping[str, Matches],
+) -> tuple[Mapping[str, str], frozenset[str]]:
+    """Return which parameter each wrapper adapts, and the wrappers of which that is not known.
+
+    It matters where `rank_pattern` or `alpha_pattern` tell the parameters of a module apart. Then
+    the one assignment is taken by which all of them have the same number of experts.
+    """
+    rows = {
+        key.module: key.tensor.shape[0] for key in keys if key.part == "lora_A" and key.tensor.shape
+    }
+    groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    targeted = _targeted(config, patterns)
+    for module, parameters in names.items():
+        if module in rows and not targeted(module):
+            groups[parameters].append(module)
+    found: dict[str, str] = {}
+    unclear: set[str] = set()
+    for parameters, modules in groups.items():
+        settings = {name: _setting(config, patterns, name) for name in parameters}
+        choices = {
+            tuple(settings[name] for name in order): order
+            for order in permutations(parameters, len(modules))
+            if len(set(settings.values())) == 1
+            or _one_count([rows[m] for m in modules], [settings[name][0] for name in order])
+        }
+        if len(choices) == 1:
+            found |= dict(zip(modules, *choices.values(), strict=True))
+        else:
+            unclear.update(modules)
+    return found, frozenset(unclear)
+
+
+def _setting(
+    config: AdapterConfig, patterns: Mapping[str, Matches], name: str
+) -> tuple[int, float | None]:
+    key = _lookup(config.alpha_pattern, patterns, name)
+    rank = declared_rank(config, patterns, name)
+    return rank or DEFAULT_RANK, config.alpha_pattern[key] if key is not None else config.alpha
+
+
+def _one_count(rows: Sequence[int], ranks: Sequence[int]) -> bool:
+    counts = {have / rank for have, rank in zip(rows, ranks, strict=True)}
+    return len(counts) == 1 and all(count.is_integer() for count in counts)
+
+
+def _aliased(
+    config: AdapterConfig, patterns: Mapping[str, Matches], aliases: Mapping[str, str]
+) -> Mapping[str, Matches]:
+    """Return `patterns` with each wrapper matched where the parameter that it adapts is."""
+    changed = dict(patterns)
+    for pattern in {keyed(key) for key in (*config.rank_pattern, *config.alpha_pattern)}:
+        matches = changed[pattern]
+        meant = {module for module, name in aliases.items() if name in matches.names}
+        changed[pattern] = Matches(matches.names - aliases.keys() | meant, matches.problem)
+    return changed
 
 
 def _deltas(
@@ -494,6 +625,8 @@ def _layout(
         kind = "embedding"
     else:
         kind = "linear" if len(a.shape) == len(b.shape) == 2 else "conv"
+    if config.raw.get("use_bdlora"):
+        return Problem(module, "has block-diagonal factors (BD-LoRA), not read yet", "unread")
     declared = declared_rank(config, patterns, module)
     fused = kind == "linear" and bool(config.target_parameters) and rows == columns
     if fused and declared and rows > declared and rows % declared == 0:

@@ -99,3 +99,22 @@ INPUT_EMBEDDINGS = frozenset(
     {"embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings"}
 )
 OUTPUT_EMBEDDINGS = frozenset({"lm_head", "embed_out"})
+
+#: Parameters and buffers that stand at the root of a model, without a module's name before them:
+#: what the models of transformers 5.23 register on a `PreTrainedModel` itself.
+ROOT_PARAMETERS = frozenset(
+    "audio_plus_text_logit_bias audio_plus_text_logit_scale audio_video_logit_bias "
+    "audio_video_logit_scale bos_latent class_embedding class_pos_emb cls_token "
+    "column_output_bias column_output_weights esm_s_combine high_res_vision_alpha image_newline "
+    "input_hidden_states_bias input_hidden_states_scale label_embeddings_concat "
+    "latent_bias_factor latent_scaling_factor latents layer_weights level_embed logit_bias "
+    "logit_scale logit_scale_a logit_scale_t mask_emb mask_token masked_spec_embed "
+    "memory_temporal_positional_encoding no_memory_embedding no_memory_positional_encoding "
+    "no_object_pointer occlusion_spatial_embedding_parameter output_bias output_weights "
+    "pos_emb_alpha pos_emb_alpha_char pos_embed pos_embed_window positional_embedding "
+    "positional_embedding_vlm prompts_visual_projection query_tokens reg_scale segmentation_bias "
+    "silence_embeds temperature text_audio_logit_bias text_audio_logit_scale "
+    "text_audio_video_logit_bias text_audio_video_logit_scale text_prompt text_video_logit_bias "
+    "text_video_logit_scale up video_plus_text_logit_bias video_plus_text_logit_scale "
+    "view_separator visual_segment_embedding z_L_init".split()
+)
