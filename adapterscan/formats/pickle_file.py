@@ -93,6 +93,7 @@ class _Search:
     defects: list[ArchiveDefect] = field(default_factory=list)
     opcodes: int = _MOST_OPCODES
     room: int = _MOST_BYTES
+    cut: bool = False  # whether the last disassembly of a row ran into the end of its bytes
 
     def look(self, source: Source, name: str, container: str, depth: int) -> Archive | None:
         """Collect the pickles of `source`; return its zip directory, if it has one."""
@@ -140,7 +141,8 @@ class _Search:
         while True:
             row = list(self.row(data, name, expected))
             room = min(_LONGEST_PICKLE, source.size - start) - len(data)
-            cut = row and _is_cut(row[-1].found)
+            # a long text at the start tells nothing yet, and what follows it may
+            cut = _is_cut(row[-1].found) if row else self.cut
             if not cut or room <= 0:
                 break
             data += source.read(start + len(data), min(room, 7 * len(data)))
@@ -163,6 +165,7 @@ class _Search:
         for index in range(_MOST_IN_A_ROW):
             found = disassemble(data, at, Limits(opcodes=max(0, min(_MOST_IN_ONE, budget))))
             budget -= found.opcodes
+            self.cut = _is_cut(found)
             legacy = legacy or (index == 0 and _is_magic(found))
             explained = index == 0 or (legacy and index < LEGACY_PICKLES)
             if (explained and expected) or _is_telling(found):
