@@ -287,11 +287,11 @@ def test_an_interruption_ends_with_one_line_and_no_report(folder, tmp_path):
     [
         (temporary.million_tensors, 3),
         (temporary.metadata_99mb, 3),
-        (lambda folder: temporary.million_tensors(folder, 60_000), 3),
-        (lambda folder: temporary.sparse_weights(folder, 512 << 20), 3),
-        (temporary.archive_bomb, 3),
+        (lambda folder: temporary.million_tensors(folder, 30_000), 3),
+        (lambda folder: temporary.sparse_weights(folder, 128 << 20), 3),
+        (lambda folder: temporary.archive_bomb(folder, 1 << 28), 3),
     ],
-    ids=["million-tensors", "99-mb-metadata", "60000-tensors", "sparse", "archive-bomb"],
+    ids=["million-tensors", "99-mb-metadata", "30000-tensors", "sparse", "archive-bomb"],
 )
 def test_memory_is_bounded_whatever_the_file_claims(folder, make, code):
     make(folder)
