@@ -3,7 +3,9 @@ PYTHON ?= python3.11
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check fixtures docs clean
+ORACLE ?= .venv-oracle
+
+.PHONY: demo test check oracle fixtures docs clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +28,14 @@ check: $(VENV)/.ready  ## the gate: format, lint, types, import contracts, fixtu
 	$(BIN)/python docs/build.py --check
 	$(BIN)/python -m pytest
 
+$(ORACLE)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(ORACLE)
+	$(ORACLE)/bin/pip install --quiet --editable '.[oracle]'
+	@touch $@
+
+oracle: $(ORACLE)/.ready  ## hold our reading of adapters against PEFT itself (needs torch; minutes)
+	OMP_NUM_THREADS=1 $(ORACLE)/bin/python -m pytest -W ignore tests/oracle
+
 fixtures: $(VENV)/.ready  ## regenerate fixtures/adapters
 	$(BIN)/python -m fixtures.build
 
@@ -33,4 +43,4 @@ docs: $(VENV)/.ready  ## regenerate the pages that come from code
 	$(BIN)/python docs/build.py
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ORACLE) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Our reading of adapters held against PEFT itself: `make oracle`. Needs torch; CPU is enough."""
