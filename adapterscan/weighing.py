@@ -33,6 +33,8 @@ RANK_LIMIT = 1024  # the r×r work is cubic; the largest ranks published are 512
 #: many multiply-adds (about 0.2 s of one core); `exact_kurtosis` lifts the bound.
 EXACT_COST = 10**10
 EXACT_RANK = 64
+#: Up to this rank a module is measured faster than threads can take turns at the interpreter.
+INLINE_RANK = 32
 IN_FLIGHT_BYTES = 32 << 20
 WAITING_BYTES = 32 << 20
 
@@ -108,6 +110,8 @@ class _Pass:
         self.waiting: dict[Range, Storage] = {}
         self.waiting_bytes = 0
         self.let_go: dict[Range, bytes] = {}
+        ranks = [delta.rank for group in self.modules for delta in group]
+        self.inline = workers <= 1 or max(ranks, default=0) <= INLINE_RANK
         self.pool = ThreadPoolExecutor(max(1, workers), "measure")
         self.running: deque[tuple[int, Future[None]]] = deque()  # with the bytes they keep alive
         self.in_flight = 0
@@ -210,6 +214,9 @@ class _Pass:
             self._submit(0, lambda: _do_all(pieces))
 
     def _submit(self, size: int, task: Callable[[], None]) -> None:
+        if self.inline:
+            task()
+            return
         self._drain(IN_FLIGHT_BYTES - size)
         self.running.append((size, self.pool.submit(task)))
         self.in_flight += size
