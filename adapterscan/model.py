@@ -73,7 +73,8 @@ class FileKind(Enum):
     CARD = "card"  # README.md
     TOKENIZER = "tokenizer"  # tokenizer and chat template files
     CODE = "code"  # something an interpreter would run
-    OTHER = "other"
+    OTHER = "other"  # text and media that no loader unpickles
+    UNKNOWN = "unknown"  # a suffix that we do not know: anything could be in it
 
 
 @dataclass(frozen=True, slots=True)

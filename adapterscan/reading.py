@@ -1,12 +1,13 @@
 """Read the files of an artifact into adapters, documents and facts; whatever fails is kept as such.
 
-Each file is opened once and by content: its suffix never decides how it is parsed. A file that
-breaks one reader leaves a Skipped (and what was found before it) and the others go on.
+Each file is opened once, and its content decides how it is parsed; its name only says what loaders
+take it for. A file that breaks one reader leaves a Skipped, and the others go on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -41,11 +42,31 @@ HEAD_BYTES = 1024
 DOCUMENT_LIMIT = 32 << 20
 HASH_LIMIT = 256 << 20  # files that no analysis reads are hashed up to this size
 #: JSON beside the weights that loaders obey. Parsed for the detectors.
-DOCUMENTS = frozenset({"config.json", "tokenizer_config.json", "generation_config.json"})
+_DOCUMENT_NAMES = frozenset({"model_index.json"})
+_DOCUMENT_ENDING = "config.json"
+_SIDE_DOCUMENT_LIMIT = 1 << 20  # other JSON is parsed up to this size
 #: Files whose loaders never unpickle, when they are what their suffix says. Under any other suffix
 #: the loader decides: a pickle may begin with `GGUF` (a float), with text, or like a header.
 _NO_PICKLES = frozenset({"safetensors", "gguf", "text", "empty"})
 _PLAIN_SUFFIXES = frozenset({".safetensors", ".gguf"})
+#: What a file of any other name is looked into for, when it begins like this.
+_COULD_HIDE_PICKLES = frozenset(
+    {
+        "pickle",
+        "zip",
+        "tar",
+        "npy",
+        "gzip",
+        "bzip2",
+        "xz",
+        "lzma",
+        "zlib",
+        "zstd",
+        "lz4",
+        "7z",
+        "rar",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +156,41 @@ def _dispatch(
         _read_config(contents, file, source)
     elif file.kind in (FileKind.WEIGHTS, FileKind.PICKLE):
         _read_container(contents, file, source, workers, outcome)
-    elif name in DOCUMENTS:
+    elif name in _DOCUMENT_NAMES or name.endswith(_DOCUMENT_ENDING):
         data = _small(source, DOCUMENT_LIMIT)
         contents.documents[file.path] = strict_json.parse(data, file.path, limit=DOCUMENT_LIMIT)
     else:
-        outcome.status = "hashed only" if source.size <= HASH_LIMIT else "listed only"
-        if source.size <= HASH_LIMIT:
-            hash_only(source)
+        _read_other(contents, file, source, outcome)
+
+
+def _read_other(contents: Contents, file: File, source: SourceFile, outcome: _Outcome) -> None:
+    """Look into what no adapter loader reads by itself: a script or a config can name any file."""
+    container = sniff(source.read(0, HEAD_BYTES))
+    if container in _COULD_HIDE_PICKLES:
+        contents.evidence.extend(_find_pickles(contents, file, source)[1])
+    elif file.path.lower().endswith(".json") and source.size <= _SIDE_DOCUMENT_LIMIT:
+        with suppress(FileProblem):  # nothing depends on it
+            data = source.read(0, source.size)
+            parsed = strict_json.parse(data, file.path, limit=_SIDE_DOCUMENT_LIMIT)
+            contents.documents[file.path] = parsed
+    outcome.status = "hashed only" if source.size <= HASH_LIMIT else "listed only"
+    if source.size <= HASH_LIMIT:
+        hash_only(source)
+
+
+def _find_pickles(
+    contents: Contents, file: File, source: SourceFile
+) -> tuple[PickleFile, tuple[Evidence, ...]]:
+    """Follow every pickle in the file; what could not be followed becomes a Skipped."""
+    # imported when wanted: most adapters hold no pickles
+    from adapterscan.formats.pickle_facts import pickle_facts
+    from adapterscan.formats.pickle_file import find_pickles
+
+    purpose: Purpose = "weights" if file.kind is FileKind.WEIGHTS else "trainer"
+    found = find_pickles(source)
+    facts = pickle_facts(found, purpose)
+    contents.skipped.extend(_unfollowed(file, facts))
+    return found, facts
 
 
 def _read_config(contents: Contents, file: File, source: SourceFile) -> None:
@@ -161,19 +210,17 @@ def _read_container(
         raise _pointer(contents, file, head)
     pickles: PickleFile | None = None
     if container not in _NO_PICKLES or (suffix not in _PLAIN_SUFFIXES and container != "empty"):
-        # imported when wanted: most adapters hold no pickles
-        from adapterscan.formats.pickle_facts import pickle_facts
-        from adapterscan.formats.pickle_file import find_pickles
-
         if suffix == ".safetensors" and container != "unknown":
             _note(contents, "file.disguised", file, container, suffix=suffix)
-        purpose: Purpose = "weights" if file.kind is FileKind.WEIGHTS else "trainer"
-        pickles = find_pickles(source)
-        facts = pickle_facts(pickles, purpose)
+        pickles, facts = _find_pickles(contents, file, source)
         contents.evidence.extend(facts)
-        contents.skipped.extend(_unfollowed(file, facts))
     if file.kind is FileKind.PICKLE and container != "safetensors":
         hash_only(source)
+        if pickles is not None and not pickles.streams and not facts and container not in _PLAIN:
+            raise Unsupported(
+                file.path, f"is unpickled by its loaders, but {_article(container)} holds no "
+                "pickle that we know", hint="do not load it: what it holds was not analysed",
+            )  # fmt: skip
         return
     if pickles is not None and container in ("zip", "pickle"):
         from adapterscan.formats.torch_file import read_torch
@@ -190,6 +237,7 @@ def _read_container(
 
 
 #: Facts that mean that part of a file of pickles was not seen.
+_PLAIN = frozenset({"npy", "empty", "text"})
 _UNSEEN = frozenset({"too_large", "unreadable_container", "nested_too_deep", "compression_method"})
 
 
@@ -207,7 +255,8 @@ def _unfollowed(file: File, facts: tuple[Evidence, ...]) -> list[Skipped]:
     text = ", ".join(sorted(reasons)).replace("_", " ")
     return [
         Skipped(
-            file.path, f"could not be followed to the end of its pickles ({text})", failed=True,
+            file.path, f"could not be followed to the end of its pickles ({text})",
+            failed=file.kind not in (FileKind.OTHER, FileKind.UNKNOWN),
             hint="what was seen before that is in this report; do not unpickle it",
             detector="reading",
         )

@@ -25,6 +25,7 @@ from adapterscan.model import (
 )
 from adapterscan.reading import Contents, WeighedAdapter, read
 from adapterscan.rules import RuleBook, judge
+from adapterscan.text import plural
 
 EXIT_CLEAN, EXIT_FINDINGS, EXIT_ERROR, EXIT_INCOMPLETE = 0, 1, 2, 3
 
@@ -135,9 +136,20 @@ def _nothing(artifact: Artifact) -> Skipped:
 
 def _partial(contents: Contents) -> Iterable[Skipped]:
     """Say which files were not looked into, and which deltas are not all that an adapter does."""
-    for file in contents.artifact.files:
-        if file.local is None and file.kind in (FileKind.WEIGHTS, FileKind.PICKLE):
-            yield Skipped(file.path, file.not_fetched or "not fetched", failed=False)
+    absent = [file for file in contents.artifact.files if file.local is None]
+    for file in absent:
+        if file.kind in (FileKind.WEIGHTS, FileKind.PICKLE, FileKind.UNKNOWN):
+            # optimizer state is large by nature; what is small by nature hides something
+            failed = file.kind is FileKind.PICKLE and not _is_large_by_nature(file.path)
+            hint = "fetch and scan it before you load it"
+            yield Skipped(file.path, file.not_fetched or "not fetched", failed, hint)
+    others = [file.path for file in absent if file.kind is FileKind.OTHER]
+    if others:
+        yield Skipped(
+            f"{plural(len(others), 'other file')} ({', '.join(others[:3])}"
+            f"{', …' if len(others) > 3 else ''})",
+            "text or media, listed but not fetched", failed=False,
+        )  # fmt: skip
     unread = [f.path for f in contents.artifact.files if f.kind is FileKind.TOKENIZER]
     if unread:
         yield Skipped(
@@ -173,6 +185,11 @@ def _partial(contents: Contents) -> Iterable[Skipped]:
                 "unknown", failed=True, hint="fetch the config from where the weights came from",
                 detector="reading",
             )  # fmt: skip
+
+
+def _is_large_by_nature(path: str) -> bool:
+    name = path.rsplit("/", 1)[-1].lower()
+    return name.startswith(("optimizer", "pytorch_model", "model", "mp_rank", "zero_pp_rank"))
 
 
 def _summary(weighed: WeighedAdapter) -> AdapterSummary:

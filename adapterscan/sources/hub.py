@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi, ModelInfo
     from huggingface_hub.hf_api import RepoFile, RepoFolder
 
-DEFAULT_MAX_DOWNLOAD = 2_000_000_000
+DEFAULT_MAX_DOWNLOAD = 5_000_000_000
 MAX_LISTED = 50_000
 
 #: What the file system says about one name or its neighbours, not about the cache as a whole.

@@ -72,7 +72,7 @@ def why_not_fetched(file: File) -> str:
         case FileKind.WEIGHTS:
             named = "named like the weights of a whole model, not of an adapter"
             return named if is_full_model(file.path) else ""
-        case FileKind.PICKLE:
+        case FileKind.PICKLE | FileKind.UNKNOWN:
             return _too_big(file, MAX_PICKLE_BYTES)
         case FileKind.TOKENIZER:
             return _too_big(file, MAX_TEXT_BYTES)

@@ -42,6 +42,26 @@ _COMPANION_NAMES = frozenset(
     }
 )
 
+#: Text and media. What is neither this nor known otherwise is UNKNOWN, and looked into.
+_PLAIN_SUFFIXES = frozenset(
+    {
+        *(".bib", ".cff", ".cfg", ".conf", ".css", ".csv", ".diff", ".html", ".htm", ".ini"),
+        *(".json", ".jsonl", ".lock", ".log", ".markdown", ".md", ".ndjson", ".patch", ".rst"),
+        *(".tex", ".toml", ".tsv", ".txt", ".xml", ".yaml", ".yml"),
+        *(".avif", ".bmp", ".gif", ".ico", ".jpeg", ".jpg", ".pdf", ".png", ".svg", ".tif"),
+        *(".tiff", ".webp", ".flac", ".m4a", ".mkv", ".mov", ".mp3", ".mp4", ".ogg", ".wav"),
+        *(".webm", ".arrow", ".parquet", ".ttf", ".woff", ".woff2"),
+    }
+)
+_PLAIN_NAMES = frozenset(
+    {
+        *(".gitattributes", ".gitignore", ".gitkeep", ".gitmodules", ".dockerignore"),
+        *(".editorconfig", ".nojekyll", ".ds_store", "authors", "changelog", "citation"),
+        *("contributing", "copying", "latest", "licence", "license", "notice", "use_policy"),
+    }
+)
+_EVENTS = re.compile(r"events\.out\.tfevents\..+")
+
 _CODE_SUFFIXES = frozenset(
     {
         *(".bash", ".bat", ".cmd", ".command", ".fish", ".ps1", ".psm1", ".sh", ".zsh"),
@@ -57,7 +77,8 @@ _TENSOR_SUFFIXES = frozenset({".safetensors", ".gguf", ".ggml", ".h5", ".msgpack
 _PICKLE_SUFFIXES = frozenset(
     {
         *(".bin", ".ckpt", ".distcp", ".mar", ".nemo", ".pt", ".pt2", ".pth", ".t7", ".tar"),
-        *(".dill", ".joblib", ".npy", ".npz", ".p", ".pickle", ".pkl"),
+        *(".dill", ".joblib", ".npy", ".npz", ".p", ".pickle", ".pk", ".pkl", ".ptl", ".sav"),
+        *(".th",),
     }
 )
 #: Pickle-shaped containers that trainers use for the adapter weights themselves.
@@ -93,12 +114,15 @@ def file_kind(path: str) -> FileKind:
         return FileKind.WEIGHTS
     if suffix in _PICKLE_SUFFIXES:
         return FileKind.PICKLE
-    return FileKind.OTHER
+    if suffix in _PLAIN_SUFFIXES or name in _PLAIN_NAMES or _EVENTS.fullmatch(name):
+        return FileKind.OTHER
+    return FileKind.UNKNOWN
 
 
 def is_companion_config(path: str) -> bool:
     """Return whether `path` is a JSON file that loaders read beside an adapter."""
-    return _name(path) in _COMPANION_NAMES
+    name = _name(path)
+    return name in _COMPANION_NAMES or (name.endswith("config.json") and _suffix(path) == ".json")
 
 
 def is_full_model(path: str) -> bool:

@@ -139,6 +139,7 @@ def _walk(tree: _Tree) -> Iterator[_Fact]:
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
             if _is_bookkeeping(path):
+                yield Skipped(label(path), "version control or cache data: not looked at", False)
                 continue
             seen += 1
             if seen > tree.max_entries:

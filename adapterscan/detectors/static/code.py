@@ -21,13 +21,15 @@ from adapterscan.text import printable
 #: peft 0.21.2 imports these libraries for `auto_mapping`, and nothing else.
 KNOWN_LIBRARIES = frozenset({"diffusers", "lerobot", "megatron", "transformers"})
 _HOOKS = frozenset({"auto_map", "_attn_implementation_internal", "custom_pipeline"})
-_DEPTH = 8
+#: These take a name from a fixed set, or a repository on the hub to fetch code from.
+_KERNELS = frozenset({"_attn_implementation", "attn_implementation", "custom_generate"})
+_DEPTH = 100
 
 
 def run(contents: Contents) -> Iterator[Evidence]:
     """Yield `file.code`, `config.import_sink` and `config.code_hook`."""
     files = [file.path for file in contents.artifact.files if file.kind is FileKind.CODE]
-    modules = {PurePosixPath(path).stem for path in files}
+    modules = {part.split(".", 1)[0] for path in files for part in PurePosixPath(path).parts}
     hooks: list[Evidence] = []
     for config in contents.configs.values():
         hooks += _import_sinks(config.path, config.raw, modules)
@@ -69,7 +71,9 @@ def _hooks(path: str, value: object, at: str = "", depth: int = 0) -> Iterator[E
     for key, item in pairs:
         place = f"{at}.{key}" if at else str(key)
         named = isinstance(key, str) and (
-            (key in _HOOKS and item) or (key == "trust_remote_code" and item is True)
+            (key in _HOOKS and item)
+            or (key == "trust_remote_code" and item is True)
+            or (key in _KERNELS and isinstance(item, str) and "/" in item)
         )
         if named:
             yield Evidence("config.code_hook", Subject("field", path, place), _shown(item))
