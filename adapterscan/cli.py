@@ -234,7 +234,7 @@ def explain(
 
         book = {item.id: item for item in _rule_book(rules or ())}
         if rule not in book:
-            near = get_close_matches(rule, book, 3)
+            near = get_close_matches(rule.lower(), book, 3)
             hint = f"did you mean {', '.join(near)}?" if near else "see `adapterscan rules`"
             raise UsageError(f"no rule is called {rule!r}", hint=hint)
         typer.echo(rule_page(book[rule]))
@@ -244,9 +244,15 @@ def main() -> None:
     """Run the command line; the entry point of the `adapterscan` script."""
     gc.disable()  # modules are no garbage; `_collect_garbage` ends this before anything is read
     try:
-        app()
+        app(prog_name="adapterscan")
     except KeyboardInterrupt:  # before a command began
         _stop("interrupted: no report was written", "run it again", 130)
+    except Exception as error:  # ours: exit code 1 means findings, so it must not be 1
+        _stop(
+            f"{type(error).__name__}: {error}",
+            "this is a defect of adapterscan: please report it with the command",
+            EXIT_ERROR,
+        )
     finally:
         gc.freeze()  # everything goes with the process: looking for cycles first takes 0.06 s
 

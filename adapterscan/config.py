@@ -69,7 +69,10 @@ def parse_size(text: str) -> int:
     cleaned = text.strip().lower().replace(" ", "").replace("_", "")
     number = cleaned.rstrip("bkmgt")
     try:
-        return int(float(number) * units[cleaned[len(number) :]])
+        size = int(float(number) * units[cleaned[len(number) :]])
+        if size < 0:
+            raise ValueError(text)
+        return size
     except (ValueError, KeyError, OverflowError):
         raise BadConfig(f"{text!r} is not a size", hint="write for example 500MB or 2GB") from None
 

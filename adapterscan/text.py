@@ -12,12 +12,14 @@ import unicodedata
 #: Categories that never reach a terminal as they are: controls, format characters (bidi, zero
 #: width, tags), surrogates, private use, unassigned, line and paragraph separators.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+#: Letters and symbols by category that show nothing: Hangul fillers and the empty Braille cell.
+_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
 
 
 def is_hidden(character: str) -> bool:
     """Return whether `character` is invisible, reorders text or steers a terminal."""
-    return unicodedata.category(character) in _HIDDEN
+    return unicodedata.category(character) in _HIDDEN or character in _BLANK
 
 
 def printable(text: str, limit: int = 200) -> str:
