@@ -24,7 +24,7 @@ from adapterscan.formats.reader import SEGMENT_BYTES, SourceFile
 from adapterscan.formats.tensors import TensorInfo, as_array, numpy_dtype
 from adapterscan.lowrank import KURTOSIS_RANK, DeltaSummary, LowRank, kurtosis_cost
 from adapterscan.model import Skipped
-from adapterscan.text import printable, size_text
+from adapterscan.text import plural, printable, size_text
 
 FACTOR_LIMIT = 64 << 20  # bytes of one factor as stored
 WORKING_LIMIT = 160 << 20  # bytes of all factors of a ΔW with its r×r matrices, ten at a time
@@ -145,8 +145,23 @@ class _Pass:
         # Threads finish in any order; results must not depend on it.
         deltas = {name: self.delta_results[name] for name in sorted(self.delta_results)}
         tensors = {name: _merge(self.dense_results[name]) for name in sorted(self.dense_results)}
+        self._skip_nonfinite(deltas)
         skipped = sorted(self.skipped, key=lambda item: (item.what, item.reason))
         return Weighed(deltas, tensors, tuple(skipped))
+
+    def _skip_nonfinite(self, deltas: Mapping[str, DeltaSummary]) -> None:
+        """What is not a number was not measured: spectra and norms would pass it over in silence.
+
+        One entry for the file: a file can have 100,000 such modules.
+        """
+        found = [name for name, summary in deltas.items() if not _is_finite(summary)]
+        if found:
+            more = f" and {plural(len(found) - 1, 'more module')}" if len(found) > 1 else ""
+            reason = "holds NaN or infinite values, or a scale that makes them: not measured"
+            self._skip(
+                f"{printable(found[0], 80)}{more}", reason,
+                "do not use it: ask the author for weights that are numbers",
+            )  # fmt: skip
 
     def _gaps(self, measured: Iterable[Range]) -> Iterator[int]:
         """Cut where nothing is measured, so that no segment grows, and nowhere else."""
@@ -246,6 +261,10 @@ class _Pass:
 
     def _skip(self, what: str, reason: str, hint: str) -> None:
         self.skipped.append(Skipped(what, reason, failed=True, hint=hint, detector="weighing"))
+
+
+def _is_finite(summary: DeltaSummary) -> bool:
+    return summary.frobenius is not None and math.isfinite(summary.frobenius)
 
 
 def _range(tensor: TensorInfo) -> Range:

@@ -370,6 +370,8 @@ class _Ledger:
 
 _UNCLEAR = "adapts one of several parameters that have different scales; which one is not written"
 
+_TWO_KINDS = "has factors of a linear layer and of an embedding; the base decides which are used"
+
 
 def _ambiguous(module: str) -> Problem:
     reason = "has two tensors for one factor; which of them is used depends on the loader"
@@ -578,6 +580,12 @@ def _deltas(
         if key.part and key.leaf != "bias":
             groups[key.module].setdefault(key.part, key.tensor)
     for module, parts in groups.items():
+        if {"lora_A", "lora_B"} <= parts.keys() and parts.keys() & {
+            "lora_embedding_A",
+            "lora_embedding_B",
+        }:
+            yield Problem(module, _TWO_KINDS, "ambiguous")
+            continue
         for first, second in (("lora_A", "lora_B"), ("lora_embedding_A", "lora_embedding_B")):
             a, b = parts.get(first), parts.get(second)
             if a is None and b is None:

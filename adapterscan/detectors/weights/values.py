@@ -1,19 +1,22 @@
-"""Count values that no training leaves behind on purpose: NaN, infinities, deltas of exactly zero.
+"""Say of values what no statistic of a ΔW does: NaN, deltas of zero, and full tensors' sizes.
 
-Limits: a zero delta is also what an untrained adapter has; NaN is usually an accident.
+Limits: a zero delta is also what an untrained adapter has; NaN is usually an accident. How large a
+full tensor is says little without the base model's: `tensor.values` is there to be read.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from adapterscan.detectors.detector import Detector
-from adapterscan.model import Evidence, Need, Subject
-from adapterscan.reading import Contents
+from adapterscan.formats.peft import Role
+from adapterscan.model import Evidence, Need, Scalar, Subject
+from adapterscan.reading import Contents, WeighedAdapter
 
 
 def run(contents: Contents) -> Iterator[Evidence]:
-    """Yield `delta.nonfinite`, `delta.zero`, `adapter.no_effect` and `tensor.nonfinite`."""
+    """Yield `delta.nonfinite`, `delta.zero`, `adapter.no_effect` and `tensor.*` of values."""
     for weighed in contents.adapters:
         results = weighed.weighed.deltas
         for name in sorted(results):
@@ -22,15 +25,51 @@ def run(contents: Contents) -> Iterator[Evidence]:
                 yield Evidence("delta.nonfinite", subject, summary.nonfinite, "elements")
             elif summary.is_zero:
                 yield Evidence("delta.zero", subject, 0.0)
-        if results and all(summary.is_zero for summary in results.values()):
+        if _does_nothing(weighed):
             subject = Subject("adapter", weighed.adapter.folder)
             yield Evidence("adapter.no_effect", subject, len(results), "modules")
-        for name in sorted(weighed.weighed.dense):
-            dense = weighed.weighed.dense[name]
-            if dense.nonfinite:
-                subject = Subject("tensor", weighed.file, name)
-                details = {"elements": dense.elements}
-                yield Evidence("tensor.nonfinite", subject, dense.nonfinite, "elements", details)
+        yield from _tensors(weighed)
 
 
-DETECTOR = Detector("values", 1, frozenset({Need.WEIGHTS}), "NaN, infinite and zero weights", run)
+def _tensors(weighed: WeighedAdapter) -> Iterator[Evidence]:
+    """Size up every tensor of floats that is no factor: no delta shows what is in it."""
+    roles = {item.tensor.name: item for item in weighed.adapter.accounted}
+    for name in sorted(weighed.weighed.dense):
+        dense, item = weighed.weighed.dense[name], roles.get(name)
+        subject = Subject("tensor", weighed.file, name)
+        details: dict[str, Scalar] = {"elements": dense.elements}
+        if dense.nonfinite:
+            yield Evidence("tensor.nonfinite", subject, dense.nonfinite, "elements", details)
+        if item is None or not dense.elements or not item.tensor.dtype.startswith(("F", "BF")):
+            continue
+        rms = math.sqrt(dense.square_sum / dense.elements)
+        details = details | {"zeros": dense.zeros / dense.elements, "role": item.role.value}
+        size = rms if math.isfinite(rms) else None
+        yield Evidence("tensor.values", subject, size, "rms", details)
+
+
+def _does_nothing(weighed: WeighedAdapter) -> bool:
+    """Whether all deltas were measured as zero and nothing beside them can act.
+
+    A bias of zeros adds nothing. Any other tensor replaces something (a magnitude, a token, a full
+    weight), and zeros replace it as well as other values do.
+    """
+    adapter, results = weighed.adapter, weighed.weighed.deltas
+    if not results or adapter.problems or any(d.name not in results for d in adapter.deltas):
+        return False
+    if any(not summary.is_zero for summary in results.values()):
+        return False
+    if any(not math.isfinite(d.scaling) or d.diag is not None for d in adapter.deltas):
+        return False
+    factors = {tensor.name for delta in adapter.deltas for tensor in (delta.a, delta.b)}
+    for item in adapter.accounted:
+        dense = weighed.weighed.dense.get(item.tensor.name)
+        names = item.path.split(".")
+        bias = names[-1] == "bias" and item.role in (Role.ADAPTER, Role.UNMATCHED)
+        zero = dense is not None and dense.zeros == dense.elements
+        if item.tensor.name not in factors and not (bias and zero):
+            return False
+    return True
+
+
+DETECTOR = Detector("values", 2, frozenset({Need.WEIGHTS}), "NaN, infinite and zero weights", run)
