@@ -156,9 +156,8 @@ def scan(
         )
         book = _rule_book((*settings.rules, *(rules or ())))
         workers = jobs or settings.jobs or _cores()
-        results = _scan_all(refs, options, book, workers, settings.source, progress)
-        reports = [item for _, item in results if not isinstance(item, AdapterscanError)]
-        failures += [(text, item) for text, item in results if isinstance(item, AdapterscanError)]
+        reports, unopened = _scan_all(refs, options, book, workers, settings.source, progress)
+        failures += unopened
         _write(reports, failures, format, output, threshold, color, verbose)
 
 
@@ -168,29 +167,42 @@ def hook(
         list[Path], typer.Argument(help="Changed files; the folders they lie in are scanned.")
     ],
     fail_on: Annotated[
-        str, typer.Option(help="Stop the commit at this severity or worse.")
-    ] = DEFAULT_FAIL_ON,
+        str | None,
+        typer.Option(
+            help=f"Stop the commit at this severity or worse.  [default: {DEFAULT_FAIL_ON}]",
+            show_default=False,
+        ),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file.")] = None,
     rules: Annotated[
         list[Path] | None, typer.Option(help="A folder with more rules; repeatable.")
     ] = None,
 ) -> None:
     """Scan the adapter folders that changed files belong to (for pre-commit)."""
-    folders = sorted({str(path.parent) for path in files})
     with _explained():
+        _refuse_files_named_like_options(sys.argv[1:])
         _limit_blas_threads()
         from adapterscan.config import load_settings
         from adapterscan.model import Ref, SourceKind
         from adapterscan.sources import HubOptions
 
-        refs = [Ref(folder, SourceKind.FOLDER, folder) for folder in _outermost(folders)]
+        folders = _outermost({str(path.parent) for path in files})
+        refs = [Ref(folder, SourceKind.FOLDER, folder) for folder in folders]
         settings = load_settings(config, Path.cwd(), _local_trees(refs))
-        book = _rule_book((*settings.rules, *(rules or ())))
-        results = _scan_all(refs, HubOptions(), book, _cores(), settings.source, False)
-        reports = [item for _, item in results if not isinstance(item, AdapterscanError)]
-        failures = [(text, item) for text, item in results if isinstance(item, AdapterscanError)]
         threshold = _threshold(fail_on, settings)
+        book = _rule_book((*settings.rules, *(rules or ())))
+        reports, failures = _scan_all(refs, HubOptions(), book, _cores(), settings.source, False)
         _write(reports, failures, Format.TABLE, None, threshold, True, False)
+
+
+def _refuse_files_named_like_options(arguments: Iterable[str]) -> None:
+    """pre-commit hands over names from the repository; `--rules=x` among them must not be obeyed."""
+    for argument in arguments:
+        if argument.startswith("-") and os.path.lexists(argument):
+            raise UsageError(
+                f"a file is named like an option: {argument}",
+                hint="rename it; no loader needs such a name",
+            )
 
 
 @app.command("rules")
@@ -386,18 +398,20 @@ def _scan_all(
     workers: int,
     config_file: str | None,
     progress: bool,
-) -> list[tuple[str, Report | AdapterscanError]]:
+) -> tuple[list[Report], list[tuple[str, AdapterscanError]]]:
+    """Return the reports, and for targets that could not be opened why."""
     from adapterscan.scan import ScanOptions
     from adapterscan.scan import scan as run
     from adapterscan.sources import open_artifact
 
     _collect_garbage()
-    results: list[tuple[str, Report | AdapterscanError]] = []
+    reports: list[Report] = []
+    unopened: list[tuple[str, AdapterscanError]] = []
     for ref in refs:
         try:
             artifact: Artifact = open_artifact(ref, options)
         except AdapterscanError as error:
-            results.append((ref.text, error))
+            unopened.append((ref.text, error))
             continue
         tell = _Progress(artifact.name) if progress else None
         report = run(
@@ -409,8 +423,8 @@ def _scan_all(
         )
         if tell:
             tell.clear()
-        results.append((ref.text, report))
-    return results
+        reports.append(report)
+    return reports, unopened
 
 
 class _Progress:
@@ -462,9 +476,16 @@ def _write(
     raise SystemExit(code)
 
 
+#: Our own symbols where an encoding may not have them; what an adapter named stays escaped.
+_PLAIN = {"‖ΔW‖": "|dW| ", "ΔW": "dW", "→": "->", "…": "..", "×": "x"}
+
+
 def _echo(text: str) -> None:
     """Write to standard output, in whatever encoding it has."""
     encoding = sys.stdout.encoding or "utf-8"
+    if not encoding.lower().startswith("utf"):
+        for symbol, plain in _PLAIN.items():
+            text = text.replace(symbol, plain)
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
     sys.stdout.flush()
 

@@ -233,3 +233,23 @@ def test_hook_scans_the_folder_of_each_changed_file_once(run, adapters):
     result = run("hook", *files)
     assert result.returncode == 1
     assert result.stdout.count("[base-weight-overwrite]") == 1
+
+
+def test_a_file_named_like_an_option_is_refused_by_the_hook(run, adapters, tmp_path):
+    trap = tmp_path / "--rules=evil" / "config.json"
+    trap.parent.mkdir()
+    trap.write_text("{}")
+    result = run("hook", "--rules=evil/config.json", adapters / "benign-qv" / "README.md")
+    assert result.returncode == 2
+    assert "named like an option" in result.stderr
+
+
+def test_settings_of_the_caller_reach_the_hook(run, adapters, tmp_path):
+    (tmp_path / "pyproject.toml").write_text('[tool.adapterscan]\nfail-on = "medium"\n')
+    assert run("hook", adapters / "rank-mismatch" / "adapter_config.json").returncode == 1
+
+
+def test_an_ascii_terminal_gets_plain_symbols(run, adapters):
+    result = run("scan", adapters / "overwrite-lm-head", PYTHONIOENCODING="ascii")
+    assert "\\u" not in result.stdout
+    assert "-> Do not load it" in result.stdout
