@@ -68,6 +68,27 @@ def keyed(key: str) -> str:
     return f"{_KEY_HEAD}{key}{_KEY_TAIL}"
 
 
+def saved(entry: str) -> str:
+    """Return the pattern that PEFT makes of an entry of `modules_to_save`, unescaped.
+
+    Source: peft 0.21.2: `re.match` of `(^|.*\\.)entry($|\\..*)`, to leave such modules out.
+    """
+    return rf"(?:(^|.*\.){entry}($|\..*))[\s\S]*"
+
+
+def layered(pattern: str) -> str:
+    """Return the pattern that PEFT makes of `layers_pattern` to read a layer's number.
+
+    Source: peft 0.21.2, `tuners/tuners_utils.py`: `re.match` of `(?:^|.*?\\.)pattern\\.(\\d+)\\.`.
+    """
+    return rf"(?:(?:^|.*?\.){pattern}\.(\d+)\.)[\s\S]*"
+
+
+def is_active(text: str) -> bool:
+    """Whether `text` as a pattern repeats, groups, branches or escapes: plain names cannot hang."""
+    return bool(_ACTIVE.search(text.replace("\\.", "")))
+
+
 def match_all(patterns: Sequence[str], names: Sequence[str]) -> Mapping[str, Matches]:
     """Return for each pattern the subset of `names` that `re.fullmatch` accepts.
 
@@ -82,7 +103,7 @@ def match_all(patterns: Sequence[str], names: Sequence[str]) -> Mapping[str, Mat
     for pattern in unique:
         if len(pattern) > PATTERN_LIMIT:
             answers[pattern] = Matches(frozenset(), "too long")
-        elif _ACTIVE.search(_core(pattern)):
+        elif is_active(_core(pattern)):
             risky.append(pattern)
         else:
             plain = re.compile(pattern)
@@ -100,10 +121,10 @@ def match_all(patterns: Sequence[str], names: Sequence[str]) -> Mapping[str, Mat
 
 
 def _core(pattern: str) -> str:
-    """Return what the config contributed: one leading `.*` of ours is harmless, and so is `\\.`."""
+    """Return what the config contributed to `keyed`: one leading `.*` of ours is harmless."""
     if pattern.startswith(_KEY_HEAD) and pattern.endswith(_KEY_TAIL):
-        pattern = pattern[len(_KEY_HEAD) : -len(_KEY_TAIL)]
-    return pattern.replace("\\.", "")
+        return pattern[len(_KEY_HEAD) : -len(_KEY_TAIL)]
+    return pattern
 
 
 def _run_child(

@@ -16,7 +16,7 @@ from enum import Enum
 from itertools import islice, permutations
 
 from adapterscan.formats.config import AdapterConfig
-from adapterscan.formats.patterns import Matches, keyed, match_all
+from adapterscan.formats.patterns import Matches, is_active, keyed, layered, match_all, saved
 from adapterscan.formats.peft_types import (
     ALL_PARTS,
     INPUT_EMBEDDINGS,
@@ -130,7 +130,7 @@ def build_adapter(folder: str, config: AdapterConfig, weights: WeightFile) -> Ad
     modules = sorted({key.module for key in parsed if key.part in ("lora_A", "lora_embedding_A")})
     names = _parameters(config, modules)
     known = {name for found in names.values() for name in found}
-    patterns = match_all(_patterns(config), [*modules, *sorted(known), *_probes(config)])
+    patterns = match_all(list(pattern_fields(config)), [*modules, *sorted(known), *_probes(config)])
     aliases, unclear = _resolve(config, parsed, names, patterns)
     patterns = _aliased(config, patterns, aliases) if aliases else patterns
     ledger = _Ledger(config, kind, patterns, parsed)
@@ -439,21 +439,53 @@ _TAILS: Mapping[str, Callable[[tuple[str, ...]], bool]] = {
 }
 
 
-def _patterns(config: AdapterConfig) -> list[str]:
-    """Return every pattern of the config that decides which module gets which rank and scale."""
-    found = [keyed(key) for key in (*config.rank_pattern, *config.alpha_pattern)]
+def pattern_fields(config: AdapterConfig) -> Mapping[str, str]:
+    """Return every pattern that PEFT would make of the config, and the field it comes from.
+
+    Those of rank, scale and targets decide what a module gets. The others are of tuners and steps
+    that we do not follow: they are tried only where they can hang.
+    """
+    found = {keyed(key): f"rank_pattern[{key}]" for key in config.rank_pattern}
+    found |= {keyed(key): f"alpha_pattern[{key}]" for key in config.alpha_pattern}
     if isinstance(config.target_modules, str) and not _all_linear(config.target_modules):
-        found.append(config.target_modules)
+        found[config.target_modules] = "target_modules"
     excluded = config.raw.get("exclude_modules")
     if isinstance(excluded, str):
-        found.append(excluded)
+        found[excluded] = "exclude_modules"
+    for wrap, text, field_name in _other_patterns(config):
+        if is_active(text):
+            found.setdefault(wrap(text), field_name)
     return found
+
+
+def _other_patterns(config: AdapterConfig) -> Iterator[tuple[Callable[[str], str], str, str]]:
+    raw = config.raw
+    layers = raw.get("layers_pattern")
+    for text in layers if isinstance(layers, list) else [layers]:
+        if isinstance(text, str):
+            yield layered, text, "layers_pattern"
+    for text in config.modules_to_save:
+        yield saved, text, "modules_to_save"
+    forward = raw.get("feedforward_modules")  # IA3
+    if isinstance(forward, str):
+        yield str, forward, "feedforward_modules"
+    for name, table in raw.items():  # block_size_pattern, lambda_pattern, n_frequency_pattern, …
+        if name.endswith("_pattern") and isinstance(table, dict):
+            for key in table:
+                yield keyed, key, f"{name}[{key}]"
+
+
+def probe_patterns(config: AdapterConfig) -> Mapping[str, Matches]:
+    """Try the patterns of a config that no weights came with: a loader reads them all the same."""
+    return match_all(list(pattern_fields(config)), _probes(config))
 
 
 def _probes(config: AdapterConfig) -> list[str]:
     """Return names on which a pattern that can hang does: module names of common bases, and runs of
     each letter that the patterns themselves contain."""
-    letters = {letter for pattern in _patterns(config) for letter in pattern if letter.isalnum()}
+    letters = {
+        letter for pattern in pattern_fields(config) for letter in pattern if letter.isalnum()
+    }
     return [*_COMMON_NAMES, *(letter * 48 + "!" for letter in sorted(letters)[:64])]
 
 

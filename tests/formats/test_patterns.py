@@ -1,10 +1,11 @@
 """Patterns from a config are matched as PEFT matches them, and cannot hang or fill the machine."""
 
+import re
 import time
 
 import pytest
 
-from adapterscan.formats.patterns import match_all
+from adapterscan.formats.patterns import layered, match_all, saved
 
 NAMES = [f"model.layers.{i}.self_attn.{p}_proj" for i in range(3) for p in "qkv"]
 
@@ -51,3 +52,15 @@ def test_many_hostile_patterns_are_given_up_after_three():
     answers = match_all([f"(.*)*(.*)*(.*)*{i}!" for i in range(6)], NAMES)
     assert {answer.problem for answer in answers.values()} == {"timeout"}
     assert time.monotonic() - start < 40
+
+
+@pytest.mark.parametrize("entry", ["q_proj", "layers", r"(self_)?attn", "k|v_proj"])
+def test_an_entry_of_modules_to_save_matches_as_peft_makes_it(entry):
+    expected = {name for name in NAMES if re.match(rf"(^|.*\.){entry}($|\..*)", name)}
+    assert match_all([saved(entry)], NAMES)[saved(entry)].names == expected
+
+
+@pytest.mark.parametrize("pattern", ["layers", "(h|layers)", "model.layers", "q_proj"])
+def test_a_layers_pattern_matches_as_peft_makes_it(pattern):
+    expected = {name for name in NAMES if re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", name)}
+    assert match_all([layered(pattern)], NAMES)[layered(pattern)].names == expected

@@ -15,8 +15,8 @@ from typing import Any
 
 from adapterscan.detectors.detector import Detector
 from adapterscan.formats.config import AdapterConfig
-from adapterscan.formats.patterns import keyed
-from adapterscan.formats.peft import DEFAULT_ALPHA, DEFAULT_RANK, Adapter
+from adapterscan.formats.patterns import Matches
+from adapterscan.formats.peft import DEFAULT_ALPHA, DEFAULT_RANK, pattern_fields, probe_patterns
 from adapterscan.formats.peft_types import PARTS
 from adapterscan.model import Evidence, FileKind, Need, Scalar, Subject
 from adapterscan.reading import Contents
@@ -45,7 +45,11 @@ def run(contents: Contents) -> Iterator[Evidence]:
             yield from _rank(config)
             yield from _scaling(config)
     for weighed in contents.adapters:
-        yield from _patterns(weighed.adapter)
+        yield from _patterns(weighed.adapter.config, weighed.adapter.patterns)
+    tried = {weighed.adapter.config.path for weighed in contents.adapters}
+    for config in contents.configs.values():
+        if config.path not in tried:
+            yield from _patterns(config, probe_patterns(config))
     yield from _missing(contents)
 
 
@@ -153,17 +157,12 @@ def _is_span(pair: object) -> bool:
     )
 
 
-def _patterns(adapter: Adapter) -> Iterator[Evidence]:
-    fields = {keyed(key): f"rank_pattern[{key}]" for key in adapter.config.rank_pattern}
-    fields |= {keyed(key): f"alpha_pattern[{key}]" for key in adapter.config.alpha_pattern}
-    for name in ("target_modules", "exclude_modules"):
-        value = adapter.config.raw.get(name)
-        if isinstance(value, str):
-            fields[value] = name
-    for pattern, matches in adapter.patterns.items():
+def _patterns(config: AdapterConfig, patterns: Mapping[str, Matches]) -> Iterator[Evidence]:
+    fields = pattern_fields(config)
+    for pattern, matches in patterns.items():
         if not matches.problem:
             continue
-        subject = Subject("field", adapter.config.path, fields.get(pattern, "pattern"))
+        subject = Subject("field", config.path, fields.get(pattern, "pattern"))
         if matches.problem == "timeout":
             yield Evidence("config.pattern_timeout", subject, printable(pattern))
         else:
