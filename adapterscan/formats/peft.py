@@ -700,11 +700,15 @@ def scaling_of(
     config: AdapterConfig, patterns: Mapping[str, Matches], module: str, rank: int
 ) -> float:
     """Return s of ΔW = s·B·A as PEFT computes it: α/r, or α/√r with rsLoRA, per module."""
+    alpha = alpha_of(config, patterns, module)
+    return alpha / (math.sqrt(rank) if config.rslora else rank) if rank else 0.0
+
+
+def alpha_of(config: AdapterConfig, patterns: Mapping[str, Matches], module: str) -> float:
+    """Return the α that the config gives to `module`."""
     key = _lookup(config.alpha_pattern, patterns, module)
     alpha = config.alpha_pattern[key] if key is not None else config.alpha
-    if alpha is None:
-        alpha = DEFAULT_ALPHA
-    return alpha / (math.sqrt(rank) if config.rslora else rank) if rank else 0.0
+    return DEFAULT_ALPHA if alpha is None else alpha
 
 
 def _lookup(table: Mapping[str, float], patterns: Mapping[str, Matches], module: str) -> str | None:

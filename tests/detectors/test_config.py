@@ -48,3 +48,27 @@ def test_plain_names_need_no_child(tmp_path, monkeypatch):
              "rank_pattern": {r"layers\.0\.q_proj": 8}}  # fmt: skip
     save(tmp_path, config(**plain), honest_tensors())
     assert hanging(tmp_path) == []
+
+
+def scales(folder):
+    return [(item.subject.kind, item.value) for item in evidence(folder, "config.scaling")]
+
+
+def test_a_rank_pattern_that_boosts_is_judged_by_the_true_scale(tmp_path):
+    rank = 4  # of the honest factors
+    hidden = config(r=4096, lora_alpha=4096 * 900, rank_pattern={".*": rank})
+    save(tmp_path, hidden, honest_tensors())
+    assert scales(tmp_path) == [("field", 900.0), ("module", 4096 * 900 / rank)]
+
+
+def test_the_largest_and_the_smallest_true_scale_are_both_told(tmp_path):
+    uneven = config(r=64, lora_alpha=64, alpha_pattern={"q_proj": 640})  # 1 and 10 by the fields
+    save(tmp_path, uneven, honest_tensors())
+    assert scales(tmp_path) == [
+        ("field", 1.0), ("field", 10.0), ("module", 160.0), ("module", 16.0)
+    ]  # fmt: skip
+
+
+def test_a_scale_that_a_field_says_is_told_once(tmp_path):
+    save(tmp_path, config(), honest_tensors())
+    assert [kind for kind, _ in scales(tmp_path)] == ["field"]

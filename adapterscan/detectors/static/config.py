@@ -10,16 +10,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from adapterscan.detectors.detector import Detector
 from adapterscan.formats.config import AdapterConfig
 from adapterscan.formats.patterns import Matches
-from adapterscan.formats.peft import DEFAULT_ALPHA, DEFAULT_RANK, pattern_fields, probe_patterns
+from adapterscan.formats.peft import (
+    DEFAULT_ALPHA,
+    DEFAULT_RANK,
+    Delta,
+    alpha_of,
+    pattern_fields,
+    probe_patterns,
+)
 from adapterscan.formats.peft_types import PARTS
 from adapterscan.model import Evidence, FileKind, Need, Scalar, Subject
-from adapterscan.reading import Contents
+from adapterscan.reading import Contents, WeighedAdapter
 from adapterscan.text import printable
 
 HUGE_RANK = 4096
@@ -45,6 +52,7 @@ def run(contents: Contents) -> Iterator[Evidence]:
             yield from _rank(config)
             yield from _scaling(config)
     for weighed in contents.adapters:
+        yield from _effective_scaling(weighed)
         yield from _patterns(weighed.adapter.config, weighed.adapter.patterns)
     tried = {weighed.adapter.config.path for weighed in contents.adapters}
     for config in contents.configs.values():
@@ -85,25 +93,64 @@ def _rank(config: AdapterConfig) -> Iterator[Evidence]:
 
 
 def _scaling(config: AdapterConfig) -> Iterator[Evidence]:
+    alphas, scales = _declared_scales(config)
+    smallest = _smallest(scales.values())
+    for name, scale in scales.items():
+        yield _scale(Subject("field", config.path, name), scale, alphas[name], smallest)
+
+
+def _declared_scales(config: AdapterConfig) -> tuple[dict[str, float], dict[str, float]]:
+    """Return α and s by field, with the common rank for all."""
     rank = float(min(max(config.r or DEFAULT_RANK, -HUGE), HUGE))
     alphas = {"lora_alpha": DEFAULT_ALPHA if config.alpha is None else config.alpha}
     alphas |= {f"alpha_pattern[{key}]": alpha for key, alpha in config.alpha_pattern.items()}
     divisor = math.sqrt(abs(rank)) if config.rslora else rank
-    scales = {name: alpha / divisor if rank else math.nan for name, alpha in alphas.items()}
-    sizes = [abs(scale) for scale in scales.values() if math.isfinite(scale) and scale]
-    smallest = min(sizes, default=1.0)
-    for name, scale in scales.items():
-        finite = math.isfinite(scale)
-        yield Evidence(
-            "config.scaling",
-            Subject("field", config.path, name),
-            scale if finite else None,
-            details={
-                "alpha": alphas[name] if math.isfinite(alphas[name]) else str(alphas[name]),
-                "class": _class(scale),
-                "ratio": abs(scale) / smallest if finite else None,
-            },
-        )
+    return alphas, {name: alpha / divisor if rank else math.nan for name, alpha in alphas.items()}
+
+
+def _effective_scaling(weighed: WeighedAdapter) -> Iterator[Evidence]:
+    """The largest and the smallest s that a module really gets, where no field says the same.
+
+    A `rank_pattern` divides by another rank than `r`: with r = 4096 and a pattern of rank 1, α/r
+    looks ordinary while every module is scaled 4096 times more.
+    """
+    adapter, config = weighed.adapter, weighed.adapter.config
+    if not config.path or not adapter.deltas:
+        return
+    told = [abs(scale) for scale in _declared_scales(config)[1].values()]
+    smallest = _smallest(delta.scaling for delta in adapter.deltas)
+    ordered = sorted(adapter.deltas, key=_scale_size)
+    for delta in (ordered[-1], ordered[0]):
+        size = abs(delta.scaling)
+        if any(math.isclose(size, other, rel_tol=0.01) for other in told) or math.isnan(size):
+            continue
+        told.append(size)
+        alpha = alpha_of(config, adapter.patterns, delta.module)
+        subject = Subject("module", weighed.file, delta.name)
+        yield _scale(subject, delta.scaling, alpha, smallest)
+
+
+def _scale_size(delta: Delta) -> float:
+    return -1.0 if math.isnan(delta.scaling) else abs(delta.scaling)  # a field says that α is NaN
+
+
+def _smallest(scales: Iterable[float]) -> float:
+    sizes = (abs(scale) for scale in scales)
+    return min((size for size in sizes if math.isfinite(size) and size), default=1.0)
+
+
+def _scale(subject: Subject, scale: float, alpha: float, smallest: float) -> Evidence:
+    finite = math.isfinite(scale)
+    return Evidence(
+        "config.scaling",
+        subject,
+        scale if finite else None,
+        details={
+            "alpha": alpha if math.isfinite(alpha) else str(alpha),
+            "class": _class(scale),
+            "ratio": abs(scale) / smallest if finite else None,
+        },
+    )
 
 
 def _class(scale: float) -> str:
