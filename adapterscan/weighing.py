@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +29,11 @@ from adapterscan.text import plural, printable, size_text
 FACTOR_LIMIT = 64 << 20  # bytes of one factor as stored
 WORKING_LIMIT = 160 << 20  # bytes of all factors of a ΔW with its r×r matrices, ten at a time
 RANK_LIMIT = 1024  # the r×r work is cubic; the largest ranks published are 512
+#: The r×r work of all deltas together, Σ rank³: a floor (about 12 s of one core) and so much for
+#: each byte of the file. Real adapters of rank r and width d need r²/4d, under 64; factors of rank
+#: 1024 and width 1 do not, and 160 kB of them would take a minute.
+WORK_FLOOR = 1 << 33
+WORK_PER_BYTE = 64
 #: The kurtosis of every ΔW is exact up to EXACT_RANK while that costs an adapter no more than this
 #: many multiply-adds (about 0.2 s of one core); `exact_kurtosis` lifts the bound.
 EXACT_COST = 10**10
@@ -121,13 +126,21 @@ class _Pass:
         groups: dict[tuple[str, str], list[Delta]] = defaultdict(list)
         for delta in deltas:
             groups[delta.a.name, delta.b.name].append(delta)
-        kept = []
+        kept, over = [], []
+        room = WORK_FLOOR + WORK_PER_BYTE * self.file.size
         for group in groups.values():
-            reason = _over_limits(group[0])
+            reason, work = _over_limits(group[0]), len(group) * group[0].rank ** 3
             if reason:
                 self._skip(group[0].module, reason, "no honest adapter needs this; ask its author")
+            elif work > room:
+                over.append(group[0].module)
             else:
                 kept.append(group)
+                room -= work
+        self._skip_all(
+            over, "over the limit of work for a file of this size: not measured",
+            "such ranks for such sizes are not trained; ask its author",
+        )  # fmt: skip
         return kept
 
     def run(self) -> Weighed:
@@ -145,23 +158,20 @@ class _Pass:
         # Threads finish in any order; results must not depend on it.
         deltas = {name: self.delta_results[name] for name in sorted(self.delta_results)}
         tensors = {name: _merge(self.dense_results[name]) for name in sorted(self.dense_results)}
-        self._skip_nonfinite(deltas)
+        # spectra and norms would pass over what is not a number in silence
+        self._skip_all(
+            [name for name, summary in deltas.items() if not _is_finite(summary)],
+            "holds NaN or infinite values, or a scale that makes them: not measured",
+            "do not use it: ask the author for weights that are numbers",
+        )  # fmt: skip
         skipped = sorted(self.skipped, key=lambda item: (item.what, item.reason))
         return Weighed(deltas, tensors, tuple(skipped))
 
-    def _skip_nonfinite(self, deltas: Mapping[str, DeltaSummary]) -> None:
-        """What is not a number was not measured: spectra and norms would pass it over in silence.
-
-        One entry for the file: a file can have 100,000 such modules.
-        """
-        found = [name for name, summary in deltas.items() if not _is_finite(summary)]
-        if found:
-            more = f" and {plural(len(found) - 1, 'more module')}" if len(found) > 1 else ""
-            reason = "holds NaN or infinite values, or a scale that makes them: not measured"
-            self._skip(
-                f"{printable(found[0], 80)}{more}", reason,
-                "do not use it: ask the author for weights that are numbers",
-            )  # fmt: skip
+    def _skip_all(self, names: Sequence[str], reason: str, hint: str) -> None:
+        """Say it once for the file: it can have 50,000 such modules."""
+        if names:
+            more = f" and {plural(len(names) - 1, 'more module')}" if len(names) > 1 else ""
+            self._skip(f"{printable(names[0], 80)}{more}", reason, hint)
 
     def _gaps(self, measured: Iterable[Range]) -> Iterator[int]:
         """Cut where nothing is measured, so that no segment grows, and nowhere else."""

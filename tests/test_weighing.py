@@ -168,6 +168,26 @@ def test_what_is_over_a_limit_is_skipped_by_name_and_the_others_are_measured(tmp
     assert list(found.deltas) == ["m"]
 
 
+def test_work_beyond_the_size_of_a_file_is_skipped_and_said_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(weighing, "WORK_FLOOR", 2 * 40**3)
+    monkeypatch.setattr(weighing, "WORK_PER_BYTE", 0)
+    arrays = {f"{part}{n}": values(40, 1) if part == "a" else values(1, 40)
+              for n in range(4) for part in "ab"}  # fmt: skip
+    deltas = [linear(f"m{n}", f"a{n}", f"b{n}", rank=40) for n in range(4)]
+    found = measured(tmp_path, arrays, deltas)
+    assert list(found.deltas) == ["m0", "m1"]
+    (skipped,) = found.skipped
+    assert (skipped.what, skipped.failed) == ("m2 and 1 more module", True)
+
+
+def test_deltas_that_are_not_finite_are_not_called_measured(tmp_path):
+    arrays = {"a": values(4, 3), "b": np.full((5, 4), np.nan, np.float32)}
+    found = measured(tmp_path, arrays, [linear("m")])
+    assert [(item.what, item.failed) for item in found.skipped] == [("m", True)]
+    huge = measured(tmp_path, {"a": values(4, 3), "b": values(5, 4)}, [linear("m", scaling=np.inf)])
+    assert [(item.what, item.failed) for item in huge.skipped] == [("m", True)]
+
+
 def test_a_file_is_hashed_to_its_end_whatever_is_in_it(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(b"x" * 100)

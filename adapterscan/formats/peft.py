@@ -30,6 +30,9 @@ from adapterscan.model import ModulePath
 
 DEFAULT_RANK = 8  # LoraConfig's defaults, which PEFT uses when a config leaves them out
 DEFAULT_ALPHA = 8.0
+#: Updates in one file. Mixtures of experts with a pair of factors per expert reach 45,000; a header
+#: of `target_parameters` can claim millions in a few bytes, and each is a matrix to measure.
+DELTA_LIMIT = 50_000
 _PREFIXES = ("base_model.model.", "module.", "_fsdp_wrapped_module.", "_orig_mod.")
 _INFIXES = ("_fsdp_wrapped_module.", "_orig_mod.", "_checkpoint_wrapped_module.")
 _COMMON_NAMES = (
@@ -370,6 +373,7 @@ class _Ledger:
 
 _UNCLEAR = "adapts one of several parameters that have different scales; which one is not written"
 
+_TOO_MANY = f"would go over the limit of {DELTA_LIMIT:,} updates in one file"
 _TWO_KINDS = "has factors of a linear layer and of an embedding; the base decides which are used"
 
 
@@ -607,6 +611,7 @@ def _aliased(
 def _deltas(
     config: AdapterConfig, keys: Sequence[_Key], patterns: Mapping[str, Matches]
 ) -> Iterator[Delta | Problem]:
+    room = DELTA_LIMIT
     groups: dict[str, dict[str, TensorInfo]] = defaultdict(dict)
     for key in keys:
         if key.part and key.leaf != "bias":
@@ -626,7 +631,14 @@ def _deltas(
                 missing = first if a is None else second
                 yield Problem(module, f"has no {missing}", "orphan")
             else:
-                yield from _module_deltas(config, patterns, module, parts, a, b)
+                found = list(
+                    islice(_module_deltas(config, patterns, module, parts, a, b), room + 1)
+                )
+                if len(found) > room:
+                    found = [Problem(module, _TOO_MANY, "unread")]
+                else:
+                    room -= len(found)
+                yield from found
 
 
 def _module_deltas(

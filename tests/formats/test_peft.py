@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from adapterscan.formats import peft
 from adapterscan.formats.config import AdapterConfig
 from adapterscan.formats.patterns import keyed, match_all
 from adapterscan.formats.peft import Role, build_adapter
@@ -224,3 +225,12 @@ def test_a_config_with_more_patterns_than_peft_can_follow_is_given_up_at_once():
     names = [f"model.layers.{number}.q_proj" for number in range(1000)]
     answers = match_all([keyed(f"m{number}") for number in range(6000)], names)
     assert {answer.problem for answer in answers.values()} == {"timeout"}
+
+
+def test_a_module_that_would_go_over_the_limit_of_updates_is_left_out_whole(monkeypatch):
+    monkeypatch.setattr(peft, "DELTA_LIMIT", 10)
+    experts = "base_model.model.model.layers.0.mlp.experts"
+    shapes = {f"{experts}.lora_A.weight": (40, 8), f"{experts}.lora_B.weight": (8, 40)}
+    built = adapter(shapes, config(target_parameters=("mlp.experts.down_proj",)))
+    assert [delta.module for delta in built.deltas] == ["model.layers.0.self_attn.q_proj"]
+    assert [problem.defect for problem in built.problems] == ["unread"]
