@@ -7,9 +7,11 @@ import lzma
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
-from adapterscan.formats.pickle_policy import classify
+from adapterscan.formats.pickle_policy import is_blocked
 from adapterscan.formats.pickle_vm import Disassembly, Limits, disassemble
 from adapterscan.formats.reader import SourceFile
 from adapterscan.formats.sniff import is_tar, sniff
@@ -37,7 +39,9 @@ _HEAD_LIMITS = Limits(opcodes=20_000)
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _PICKLE_NAMES = (".pkl", ".pickle", ".pck", ".pcl", ".joblib", ".dill")
 _LEGACY_TAR = frozenset({"storages", "tensors", "pickle"})
-_UNREADABLE = frozenset({"7z", "rar", "zstd"})
+_UNREADABLE = frozenset({"7z", "rar", "zstd", "lz4"})
+_MOST_STREAMS = 100  # compressed, one after the other
+_BAD_COMPRESSION = (zlib.error, OSError, lzma.LZMAError, EOFError)
 _DEEPEST = 1  # an archive in an archive, and no deeper
 
 
@@ -114,7 +118,7 @@ class _Search:
             self.tar(source, name, depth)
         elif container == "npy":
             self.array(source, name)
-        elif container in ("gzip", "bzip2", "xz", "zlib"):
+        elif container in ("gzip", "bzip2", "xz", "lzma", "zlib"):
             self.compressed(source, name, container, depth)
         elif container in _UNREADABLE:
             self.note(ArchiveDefect("unreadable_container", f"{container} is not read"), name)
@@ -182,7 +186,7 @@ class _Search:
         if member.method != 0:
             head, _ = read_member(source, member, _HEAD)
         container = sniff(head)
-        nested = container in ("zip", "tar", "npy", "gzip", "bzip2", "xz", *_UNREADABLE)
+        nested = container in ("zip", "tar", "npy", "gzip", "bzip2", "xz", "lzma", *_UNREADABLE)
         if not named and not nested and not self.hints(head, len(head) < member.size):
             return
         data, defects = read_member(source, member, _LONGEST_PICKLE)
@@ -208,7 +212,7 @@ class _Search:
                 reason = "torch's oldest format, which mixes pickles with raw numbers"
                 self.note(ArchiveDefect("legacy_tar", reason), path)
             container = sniff(source.read(start, min(_HEAD, size)))
-            if container in ("zip", "npy", "gzip", "bzip2", "xz") and depth < _DEEPEST:
+            if container in ("zip", "npy", "gzip", "bzip2", "xz", "lzma") and depth < _DEEPEST:
                 inner = MemorySource(source.read(start, min(size, _LONGEST_PICKLE)))
                 self.look(inner, path, container, depth + 1)
             else:
@@ -257,7 +261,7 @@ def _is_telling(found: Disassembly) -> bool:
         and not item.after_break
         and _DOTTED.fullmatch(item.module)
         and _DOTTED.fullmatch(item.name)
-        and (item.called or classify(item.module, item.name, "trainer") == "dangerous")
+        and (item.called or is_blocked(item.module, item.name))
         for item in found.globals
     )
 
@@ -281,15 +285,44 @@ def _tar_entries(source: Source) -> Iterator[tuple[str, int, int]]:
 
 
 def _decompress(raw: bytes, container: str) -> tuple[bytes, bool]:
-    """Return up to _LONGEST_PICKLE bytes, and whether that is everything."""
-    try:
-        if container in ("gzip", "zlib"):
-            inflate = zlib.decompressobj(47)
-            return inflate.decompress(raw, _LONGEST_PICKLE), inflate.eof
-        if container == "bzip2":
-            bunzip = bz2.BZ2Decompressor()
-            return bunzip.decompress(raw, _LONGEST_PICKLE), bunzip.eof
-        unxz = lzma.LZMADecompressor(memlimit=256 << 20)
-        return unxz.decompress(raw, _LONGEST_PICKLE), unxz.eof
-    except (zlib.error, OSError, lzma.LZMAError, EOFError):
-        return b"", False
+    """Return up to _LONGEST_PICKLE bytes, and whether that is everything.
+
+    Streams that follow one another count as one, as the standard library reads them.
+    """
+    content = b""
+    for _ in range(_MOST_STREAMS):
+        room = _LONGEST_PICKLE - len(content)
+        if room <= 0:
+            return content, False
+        stream = _decompressor(container)
+        try:
+            content += stream.decompress(raw, room)
+        except _BAD_COMPRESSION:
+            return content + _before_the_error(raw, container)[:room], False
+        rest = stream.unused_data.lstrip(b"\0")
+        if not stream.eof or not rest:
+            return content, stream.eof
+        if not rest.startswith(raw[:2]):
+            return content, True
+        raw = rest
+    return content, False
+
+
+def _decompressor(container: str) -> Any:
+    if container in ("gzip", "zlib"):
+        return zlib.decompressobj(47)
+    if container == "bzip2":
+        return bz2.BZ2Decompressor()
+    return lzma.LZMADecompressor(memlimit=256 << 20)
+
+
+def _before_the_error(raw: bytes, container: str) -> bytes:
+    """Return what a loader that reads bit by bit gets, from the first 64 KiB of a bad stream."""
+    stream, pieces, room = _decompressor(container), [], _LONGEST_PICKLE
+    with suppress(*_BAD_COMPRESSION):
+        for at in range(min(len(raw), 1 << 16)):
+            pieces.append(stream.decompress(raw[at : at + 1], room))
+            room -= len(pieces[-1])
+            if room <= 0:
+                break
+    return b"".join(pieces)

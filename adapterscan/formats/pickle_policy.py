@@ -25,9 +25,24 @@ def classify(module: str, name: str, purpose: Purpose) -> Standing:
     full = f"{module3}.{name3}"
     if full in _WEIGHTS or (purpose == "trainer" and _is_trainers(full)):
         return "allowed"
-    if _is_dangerous(module3, name3) or _is_dangerous(module, name):
+    if is_blocked(module, name) or _is_indirect(module3, name3):
         return "dangerous"
     return "unknown"
+
+
+def is_blocked(module: str, name: str) -> bool:
+    """Return whether `module.name` is itself on the list of what runs code."""
+    return _is_dangerous(*_python3(module, name)) or _is_dangerous(module, name)
+
+
+def is_class(name: str) -> bool:
+    """Return whether `name` is spelled like a class: `Net`, `_Net`, `outer.Net`."""
+    return bool(re.match(r"_*[A-Z]", name.rpartition(".")[2]))
+
+
+def is_library(module: str) -> bool:
+    """Return whether `module` belongs to a package that trains or runs models."""
+    return module.partition(".")[0] in _LIBRARIES
 
 
 def _python3(module: str, name: str) -> tuple[str, str]:
@@ -49,11 +64,25 @@ def _is_dangerous(module: str, name: str) -> bool:
     walk = [f"{module}.{prefix}" for prefix in _prefixes(name)]
     if any(step in _DANGEROUS_MODULES or step in _DANGEROUS_NAMES for step in walk):
         return True
-    # attribute paths (protocol 4): `collections` + `_sys.modules`, `x` + `__init__.__globals__`
+    # attribute paths (protocol 4): `x` + `__init__.__globals__`
     steps = parts if len(parts) > 1 else []
-    if any(step.lstrip("_") in _DANGEROUS_STEPS or step.startswith("__") for step in steps):
+    if any(step.startswith("__") for step in steps):
         return True
     return parts[-1] in _DANGEROUS_ANYWHERE
+
+
+def _is_indirect(module: str, name: str) -> bool:
+    """Return whether a module object is named, or what loads, evaluates or instantiates others."""
+    parts = name.split(".")[:12]
+    if any(part in _SYSTEM_MODULES for part in module.split(".")[1:12]):
+        return True
+    if any(part.lstrip("_") in _SYSTEM_MODULES | _MODULE_OBJECTS for part in parts):
+        return True
+    for start in range(1, len(parts)):
+        # `transformers.trainer` + `torch.hub.x` reaches what `torch` + `hub.x` does
+        if _is_dangerous(parts[start - 1], ".".join(parts[start:])):
+            return True
+    return bool(_LOADERS.fullmatch(parts[-1]))
 
 
 def _prefixes(dotted: str) -> Iterator[str]:
@@ -70,6 +99,23 @@ def _words(text: str) -> frozenset[str]:
 def _names(prefix: str, names: str) -> frozenset[str]:
     return frozenset(f"{prefix}.{name}" for name in names.split())
 
+
+# Functions that bring in code or objects from elsewhere, however their library calls them.
+_LOADERS = re.compile(
+    r"_*(\w+_)?(load|loads|unpickle|instantiate|sympify|deserialize|eval|import|exec)"
+    r"|_*(load|loads|unpickle|instantiate|deserialize|import|exec)_\w+"
+    r"|_*(\w+_)?unsafe_\w+|import_from_\w+|(\w+_)?from_pretrained|(\w+_)?from_pickle"
+    r"|eval_expr\w*|evaluate_expr\w*|parse_expr|lambdify|locate|resolve_name|get_obj_from_str"
+)
+
+_LIBRARIES = frozenset(
+    """
+    transformers accelerate trl peft torch datasets deepspeed axolotl swift llamafactory llmtuner
+    unsloth unsloth_zoo sentence_transformers diffusers tokenizers safetensors optimum bitsandbytes
+    torchao torchvision torchaudio numpy omegaconf lightning lightning_fabric pytorch_lightning
+    torchtune setfit evaluate timm open_clip megatron colossalai composer litgpt fairseq
+    """.split()
+)
 
 _STORAGES = (
     "FloatStorage HalfStorage BFloat16Storage DoubleStorage ByteStorage CharStorage ShortStorage "
@@ -143,7 +189,19 @@ _TRAINER = (
     | _names("collections", "OrderedDict defaultdict Counter deque")
     | _names("builtins", "set frozenset dict list tuple int float bool str bytes bytearray")
     | _names("builtins", "complex slice range object")
-    | _names("copyreg", "_reconstructor")
+    | _names("copyreg", "_reconstructor __newobj__ __newobj_ex__")
+    | _names("numpy.core.numeric", "_frombuffer")
+    | _names("numpy._core.numeric", "_frombuffer")
+    | _names("numpy.random._mt19937", "MT19937")
+    | _names("numpy.random._pcg64", "PCG64 PCG64DXSM")
+    | _names("numpy.random._philox", "Philox")
+    | _names("numpy.random._sfc64", "SFC64")
+    | _names(
+        "torch._utils",
+        "_rebuild_device_tensor_from_cpu_tensor _rebuild_meta_tensor_no_storage "
+        "_rebuild_nested_tensor _rebuild_sparse_csr_tensor _rebuild_wrapper_subclass",
+    )
+    | {"re._compile", "zoneinfo.ZoneInfo._unpickle"}
     | _names("datetime", "datetime timedelta date time timezone")
     | _names("pathlib", "PosixPath PurePosixPath WindowsPath PureWindowsPath Path PurePath")
     | _names("pathlib._local", "PosixPath PurePosixPath WindowsPath PureWindowsPath Path")
@@ -189,22 +247,38 @@ _DANGEROUS_MODULES = _words(
     numpy.compat numpy.ma.testutils
     pandas.io scipy.io
     IPython ipykernel jupyter_client pexpect sh plumbum invoke
+    functools _functools itertools contextlib weakref gc inspect sched
+    yaml ruamel _yaml hydra mlflow nltk keras tf_keras tensorflow sympy jinja2 mako
+    pyximport Cython numba numexpr pydantic.deprecated.parse skops fire xdist gdown wget
+    """
+)
+
+# Named by themselves, or as a step of an attribute path, these are modules that somebody imported.
+_SYSTEM_MODULES = _words(
+    "os posix nt sys subprocess builtins __builtins__ importlib shutil ctypes runpy marshal pty"
+)
+_MODULE_OBJECTS = _words(
+    """
+    socket pickle cPickle dill cloudpickle joblib multiprocessing threading _thread tempfile
+    platform inspect gc pkgutil zipimport codeop fileinput glob urllib urllib3 requests httpx
+    asyncio signal webbrowser zipfile tarfile sqlite3 functools operator itertools copyreg codecs
+    traceback linecache imp posixpath ntpath warnings logging atexit weakref contextlib
+    huggingface_hub modules
     """
 )
 
 # Single names in modules that are otherwise ordinary. `builtins.getattr` is not here: 10 of 216
-# benign training_args.bin use it for nested enum names; alone it reaches nothing.
+# benign training_args.bin use it for members of enums. What it is applied to decides.
 _DANGEROUS_NAMES = (
     _names(
         "builtins",
         "eval exec compile __import__ open input execfile file apply breakpoint globals locals "
-        "vars delattr setattr __build_class__ __loader__ __spec__ reload",
+        "vars delattr setattr __build_class__ __loader__ __spec__ reload "
+        "map filter iter type super property classmethod staticmethod memoryview help",
     )
     | _names("types", "CodeType FunctionType LambdaType MethodType ModuleType BuiltinFunctionType")
-    | _names("functools", "reduce singledispatch")
     | _names("operator", "attrgetter methodcaller call")
     | _names("_operator", "attrgetter methodcaller call")
-    | _names("itertools", "starmap")
     | _names("io", "open open_code FileIO OpenWrapper")
     | _names("_io", "open open_code FileIO")
     | _names("joblib", "load dump Memory")
@@ -232,10 +306,6 @@ _DANGEROUS_NAMES = (
     | _names("numpy.core.memmap", "memmap")
     | _names("transformers.dynamic_module_utils", "get_class_from_dynamic_module")
     | _names("transformers", "pipeline AutoModel AutoTokenizer AutoConfig")
-)
-
-_DANGEROUS_STEPS = _words(
-    "os sys subprocess builtins importlib socket shutil ctypes pickle posix modules"
 )
 
 # Names that mean the same thing wherever they were re-exported, so that an innocent module which

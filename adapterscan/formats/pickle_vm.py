@@ -42,6 +42,7 @@ class Global:
     position: int
     resolved: bool = True
     called: bool = False
+    passed: bool = False  # handed to a call, which may call it in turn
     built: bool = False  # state was set on it, or on what it returned
     after_break: bool = False
 
@@ -80,6 +81,22 @@ class PersistentId:
     value: Value
 
 
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Reach:
+    """A step by which a pickle gets at, or changes, more than the names that it lists.
+
+    `kind`: "attribute" (getattr with `args`), "call" (of something that is no global), "state"
+    (BUILD on a global or on what an attribute held), "items" (the same by SETITEM or APPEND),
+    "special" (BUILD that sets `__class__` or the like).
+    """
+
+    kind: str
+    target: Value
+    args: Value
+    position: int
+    source: Global | None = None  # the reader of attributes
+
+
 @dataclass(frozen=True, slots=True)
 class Defect:
     """Where the pickle stops making sense.
@@ -100,6 +117,7 @@ class Limits:
     memo: int = 1_000_000
     depth: int = 10_000  # open marks
     globals: int = 50_000
+    reaches: int = 10_000  # the first ones are kept; the rest adds nothing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,6 +132,7 @@ class Disassembly:
     value: Value
     opcodes: int
     defect: Defect | None  # the first one
+    reaches: tuple[Reach, ...] = ()
 
 
 def disassemble(data: bytes, start: int = 0, limits: Limits | None = None) -> Disassembly:
@@ -140,7 +159,8 @@ def disassemble(data: bytes, start: int = 0, limits: Limits | None = None) -> Di
     except _LimitError as error:
         machine.fail("limit", str(error), end)
     found, ids = tuple(machine.globals), tuple(machine.persistent)
-    return Disassembly(start, end, complete, found, ids, value, count, machine.defect)
+    steps = tuple(machine.reaches)
+    return Disassembly(start, end, complete, found, ids, value, count, machine.defect, steps)
 
 
 class _LimitError(Exception):
@@ -157,6 +177,7 @@ class _Machine:
         self.memo: dict[int, Value] = {}
         self.globals: list[Global] = []
         self.persistent: list[PersistentId] = []
+        self.reaches: list[Reach] = []
         self.defect: Defect | None = None
         self.position = 0
 
@@ -203,9 +224,29 @@ class _Machine:
         root = target if isinstance(target, Global) else None
         if isinstance(target, Call):
             root = target.root
-        if root is not None:
-            root.called = True
+        self.follow(target, args, _MOST_RELAYS)
         self.push(Call(target, args, kwargs, root))
+
+    def follow(self, target: Value, args: Value, relays: int) -> None:
+        """Note what is called, and with what, through functions that call their argument."""
+        root = target.root if isinstance(target, Call) else target
+        if isinstance(root, Global):
+            root.called = True
+        given = args if isinstance(args, tuple) else ()
+        if not isinstance(target, Global):
+            self.reach("call", target, args)
+        elif reads_attributes(target):
+            self.reach("attribute", target, args, target)
+            return  # the class of an enum is no callable here
+        elif (target.module, target.name) in _RELAYS and len(given) > 2 and relays:
+            self.follow(given[0], given[2], relays - 1)
+        for item in given:
+            if isinstance(item, Global):
+                item.passed = True
+
+    def reach(self, kind: str, target: Value, args: Value, source: Global | None = None) -> None:
+        if len(self.reaches) < self.limits.reaches and not isinstance(target, Opaque):
+            self.reaches.append(Reach(kind, target, args, self.position, source))
 
     def put(self, key: Value) -> None:
         if len(self.memo) >= self.limits.memo:
@@ -222,6 +263,33 @@ class _Machine:
     def refer(self, value: Value) -> None:
         self.persistent.append(PersistentId(value))
         self.push(self.persistent[-1])
+
+
+_MOST_RELAYS = 4
+#: `relay(function, type, arguments, state)` calls `function(*arguments)`.
+_RELAYS = frozenset(
+    {("torch._tensor", "_rebuild_from_type_v2"), ("torch._tensor", "_rebuild_from_type")}
+)
+_READERS = frozenset({"getattr", "getattr_static", "_getattribute", "__getattribute__"})
+
+
+def reads_attributes(found: Global) -> bool:
+    """Return whether `found` is a function that takes an object and an attribute's name."""
+    return found.name.rpartition(".")[2] in _READERS
+
+
+def _is_shared(value: Value) -> bool:
+    """Return whether `value` is a global, or was had from an attribute or a computed call."""
+    if isinstance(value, Call):
+        return not isinstance(value.target, Global) or reads_attributes(value.target)
+    return isinstance(value, Global)
+
+
+def _sets_special(state: Value) -> bool:
+    """Return whether BUILD would set an attribute like `__class__` (slots go by setattr)."""
+    if not (isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], Pairs)):
+        return False
+    return any(not isinstance(key, str) or key.startswith("__") for key, _ in state[1].items)
 
 
 def _text(value: Value) -> str:
@@ -298,12 +366,18 @@ def _newobj_ex(machine: _Machine, _: object) -> None:
 def _build(machine: _Machine, _: object) -> None:
     state, target = machine.pop(), machine.top()
     _touch(target)
+    if _is_shared(target):
+        machine.reach("state", target, state)
+    elif _sets_special(state):
+        machine.reach("special", target, state)
     if isinstance(target, Call):
         target.states.append(state)
 
 
 def _extend(machine: _Machine, items: list[Value]) -> None:
     target = machine.top()
+    if _is_shared(target):
+        machine.reach("items", target, None)
     if isinstance(target, list):
         target.extend(items)
     elif isinstance(target, Group):
@@ -319,6 +393,8 @@ def _set(machine: _Machine, items: list[Value]) -> None:
         machine.fail("stack", "odd number of keys and values")
         items.append(Opaque("nothing on the stack"))
     target = machine.top()
+    if _is_shared(target):
+        machine.reach("items", target, None)
     pairs = zip(items[::2], items[1::2], strict=True)
     if isinstance(target, Pairs | Call):
         target.items.extend(pairs)

@@ -17,6 +17,7 @@ _MAGIC = (
     (b"7z\xbc\xaf\x27\x1c", "7z"),
     (b"Rar!\x1a\x07", "rar"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\x04\x22\x4d\x18", "lz4"),
     (b"\x89HDF\r\n\x1a\n", "hdf5"),
     (b"version https://git-lfs.github.com/spec/v1", "lfs-pointer"),
 )
@@ -31,14 +32,16 @@ _HEAD_OPCODES = Limits(opcodes=20_000)
 def sniff(head: bytes) -> str:
     """Return the container that `head` (the first kilobytes of a file) begins.
 
-    "empty" "zip" "gguf" "npy" "gzip" "bzip2" "xz" "7z" "rar" "zstd" "hdf5" "lfs-pointer"
-    "safetensors" "tar" "pickle" "zlib" "text" or "unknown".
+    "empty" "zip" "gguf" "npy" "gzip" "bzip2" "xz" "lzma" "7z" "rar" "zstd" "lz4" "hdf5"
+    "lfs-pointer" "safetensors" "tar" "pickle" "zlib" "text" or "unknown".
     """
     if not head:
         return "empty"
     for magic, container in _MAGIC:
         if head.startswith(magic):
             return container
+    if _is_lzma(head):
+        return "lzma"
     if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 40:
         return "safetensors"
     if is_tar(head):
@@ -66,6 +69,12 @@ def is_tar(head: bytes) -> bool:
     except ValueError:
         return False
     return claimed == sum(block[:148]) + 8 * 0x20 + sum(block[156:])
+
+
+def _is_lzma(head: bytes) -> bool:
+    """Return whether `head` begins an .lzma file: usual properties, then a size or "unknown"."""
+    size = head[5:13]
+    return head.startswith(b"]\0\0") and (size == b"\xff" * 8 or size[5:] == bytes(3))
 
 
 def _is_pickle(head: bytes) -> bool:

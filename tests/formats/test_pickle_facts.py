@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import io
+import lzma
 import struct
 import tarfile
 import zipfile
@@ -68,7 +69,7 @@ def test_a_call_is_told_with_its_place(tmp_path: Path) -> None:
     assert (fact.name, fact.value, fact.subject.name) == (*HIT, "posix.system")
     assert fact.details == {
         "module": "posix", "name": "system", "called": True, "built": False, "after_break": False,
-        "member": "", "position": 2, "count": 1, "purpose": "weights",
+        "member": "", "position": 2, "count": 1, "purpose": "weights", "calls": "function",
     }  # fmt: skip
 
 
@@ -84,7 +85,12 @@ HIDEOUTS = {
     "npy": array("|O", ATTACK),
     "gzip": gzip.compress(ATTACK),
     "zlib": zlib.compress(ATTACK),
+    "gzip, second stream": gzip.compress(b"") + bytes(7) + gzip.compress(ATTACK),
+    "gzip, wrong checksum": gzip.compress(ATTACK)[:-8] + bytes(8),
     "bzip2": bz2.compress(ATTACK),
+    "bzip2, second stream": bz2.compress(b"") + bz2.compress(ATTACK),
+    "lzma": lzma.compress(ATTACK, lzma.FORMAT_ALONE),
+    "xz": lzma.compress(ATTACK),
     "zip in gzip": gzip.compress(zipped({"x": ATTACK})),
     "legacy torch": torch_legacy(mapping({"a": EXEC}), {}),
     "pickle then zip": ATTACK + zipped({"x": b"y"}),
