@@ -225,6 +225,7 @@ class _Machine:
         if isinstance(target, Call):
             root = target.root
         self.follow(target, args, _MOST_RELAYS)
+        _hand_over((kwargs,))
         self.push(Call(target, args, kwargs, root))
 
     def follow(self, target: Value, args: Value, relays: int) -> None:
@@ -240,9 +241,7 @@ class _Machine:
             return  # the class of an enum is no callable here
         elif (target.module, target.name) in _RELAYS and len(given) > 2 and relays:
             self.follow(given[0], given[2], relays - 1)
-        for item in given:
-            if isinstance(item, Global):
-                item.passed = True
+        _hand_over(given)
 
     def reach(self, kind: str, target: Value, args: Value, source: Global | None = None) -> None:
         if len(self.reaches) < self.limits.reaches and not isinstance(target, Opaque):
@@ -266,11 +265,25 @@ class _Machine:
 
 
 _MOST_RELAYS = 4
+_MOST_INNER = 64  # items of a container that is handed to a call
 #: `relay(function, type, arguments, state)` calls `function(*arguments)`.
 _RELAYS = frozenset(
     {("torch._tensor", "_rebuild_from_type_v2"), ("torch._tensor", "_rebuild_from_type")}
 )
 _READERS = frozenset({"getattr", "getattr_static", "_getattribute", "__getattribute__"})
+
+
+def _hand_over(args: tuple[Value, ...]) -> None:
+    """Note the globals among `args`, and those in a container among them."""
+    for item in args:
+        inner = [item]
+        if isinstance(item, list | tuple):
+            inner = list(item[:_MOST_INNER])
+        elif isinstance(item, Pairs):
+            inner = [value for _, value in item.items[:_MOST_INNER]]
+        for value in inner:
+            if isinstance(value, Global):
+                value.passed = True
 
 
 def reads_attributes(found: Global) -> bool:

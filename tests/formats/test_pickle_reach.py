@@ -158,9 +158,17 @@ def test_a_called_name_weighs_by_what_it_is(
     assert worst(facts(tmp_path, name(module, attribute))) is Severity.LOW
 
 
-def test_a_function_handed_to_a_call_counts_as_called(tmp_path: Path) -> None:
-    given = called(name("collections", "defaultdict"), name("my.project", "make"))
-    assert worst(facts(tmp_path, given)) is Severity.HIGH
+MAKE = name("my.project", "make")
+HANDED = {
+    "plain": called(name("collections", "defaultdict"), MAKE),
+    "in a list": called(name("torch.optim.lr_scheduler", "LambdaLR"), b"N", b"]" + MAKE + b"a"),
+    "by keyword": NAMESPACE + b")}" + text("k") + MAKE + b"s\x92",
+}
+
+
+@pytest.mark.parametrize("body", HANDED.values(), ids=HANDED)
+def test_a_function_handed_to_a_call_counts_as_called(tmp_path: Path, body: bytes) -> None:
+    assert worst(facts(tmp_path, body)) is Severity.HIGH
 
 
 @pytest.mark.parametrize(
