@@ -20,8 +20,12 @@ BENIGN = sorted(name for name, card in CARDS.items() if card["label"] == "benign
 DEFECTS = sorted(name for name, card in CARDS.items() if card["label"] != "benign")
 REAL = ROOT.parent / "shared" / "data" / "adapters"
 
-#: Without the base model PEFT's own save of a resized vocabulary is a swapped embedding.
-CANNOT_BE_TOLD_APART = {"benign-resized-vocabulary": {"embedding-replaced-undeclared"}}
+#: Without the base model PEFT's own saves of a resized vocabulary and of an adapted embedding are
+#: swapped embeddings.
+CANNOT_BE_TOLD_APART = {
+    "benign-resized-vocabulary": {"embedding-replaced-undeclared"},
+    "benign-embedding": {"adapted-embedding-replaced"},
+}
 
 
 @cache

@@ -75,7 +75,7 @@ def test_an_undeclared_overwrite_is_critical(scanned, name):
 @pytest.mark.parametrize(
     "name",
     ["benign", "benign-bin", "benign-checkpoints", "benign-conv", "benign-deep-qv", "benign-dora",
-     "benign-embedding", "benign-merged-linear", "benign-modules-to-save", "benign-qv",
+     "benign-merged-linear", "benign-modules-to-save", "benign-qv",
      "benign-regex-targets", "benign-rslora-patterns", "benign-target-parameters",
      "benign-trainable-tokens", "default-adapter-name"],
 )  # fmt: skip
@@ -84,6 +84,12 @@ def test_benign_variants_are_analysed_whole_and_raise_nothing_above_low(scanned,
     assert rules(report, Severity.MEDIUM) == set()
     assert report.coverage.complete
     assert report.adapters[0].modules > 0
+
+
+def test_an_adapted_embedding_is_analysed_whole_and_its_base_layer_is_asked_about(scanned):
+    report = scanned("benign-embedding")
+    assert rules(report, Severity.MEDIUM) == {"adapted-embedding-replaced"}
+    assert report.coverage.complete
 
 
 def test_every_module_of_an_adapter_is_measured(scanned):

@@ -316,7 +316,7 @@ class _Ledger:
         name = owner.rsplit(".", 1)[-1]
         if name in INPUT_EMBEDDINGS | OUTPUT_EMBEDDINGS and key.leaf == "weight":
             if owner in self.adapted and self._targets(owner):
-                return Role.DECLARED, "base_layer of an adapted embedding"
+                return Role.DECLARED, "target_modules: base_layer of an adapted embedding"
             if name in INPUT_EMBEDDINGS or self.input_embedding:
                 return Role.EMBEDDING, "not in modules_to_save"
         if self._reaches_base(key):

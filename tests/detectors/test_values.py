@@ -100,3 +100,28 @@ def test_modules_that_are_not_finite_make_the_scan_incomplete(tmp_path):
     (skipped,) = [item for item in report.coverage.skipped if item.failed]
     assert "layers.0.self_attn.q_proj and 1 more module" in skipped.what
     assert "NaN" in skipped.reason
+
+
+def full_places(report):
+    found = (e for e in report.evidence if e.name == "tensor.declared_full")
+    return {(e.details["place"], e.details["field"]) for e in found}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        ("lm_head.weight", {"modules_to_save": ["lm_head"]}, ("embedding", "modules_to_save")),
+        ("lm_head.base_layer.weight", {"target_modules": ["q_proj", "lm_head"]},
+         ("base layer", "target_modules")),
+        ("model.layers.0.input_layernorm.weight", {"modules_to_save": ["norm"]},
+         ("layer vector", "modules_to_save")),
+        ("model.layers.0.self_attn.q_proj.bias", {"bias": "all"}, ("layer vector", "bias")),
+    ],
+)  # fmt: skip
+def test_a_declared_tensor_says_where_it_stands_and_by_what(tmp_path, name, changes, expected):
+    head = {f"base_model.model.lm_head.lora_{part}.weight": np.ones((2, 2)) for part in "AB"}
+    tensor = {f"base_model.model.{name}": np.ones((8, 8) if "base" in name else 8)}
+    settings = {"target_modules": ["q_proj"]} | changes
+    save(tmp_path, config(**settings), zero_b(**head, **tensor))
+    report = scan(open_artifact(parse_ref(str(tmp_path)), HubOptions()), load_rules())
+    assert full_places(report) == {expected}

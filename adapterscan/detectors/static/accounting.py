@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from adapterscan.detectors.detector import Detector
-from adapterscan.formats.peft import Role
+from adapterscan.formats.peft import Accounted, Role
 from adapterscan.formats.peft_types import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.reading import Contents
 from adapterscan.text import printable
 
+_EMBEDDINGS = INPUT_EMBEDDINGS | OUTPUT_EMBEDDINGS
 _NAMES = {
     Role.OVERWRITE: "tensor.overwrite",
     Role.EMBEDDING: "tensor.embedding_replaced",
@@ -45,16 +46,22 @@ def run(contents: Contents) -> Iterator[Evidence]:
                     "bytes": tensor.nbytes,
                     "path": printable(item.path),
                     "why": printable(item.why),
-                    "place": _place(item.path, len(tensor.shape)),
+                    "place": _place(item, len(tensor.shape)),
+                    "field": item.why.partition(":")[0] if item.role is Role.DECLARED else None,
                 },
             )
 
 
-def _place(path: str, dimensions: int) -> str:
-    """Say where in a model a full tensor stands: replacing a head is common, a layer is not."""
-    names = path.removesuffix(".weight").split(".")
-    if names[-1] in INPUT_EMBEDDINGS | OUTPUT_EMBEDDINGS:
+def _place(item: Accounted, dimensions: int) -> str:
+    """Say where in a model a full tensor stands: replacing a head is common, a layer is not.
+
+    The base layer of an adapted embedding is the base's own weight, not a copy beside it.
+    """
+    names = item.path.removesuffix(".weight").split(".")
+    if names[-1] in _EMBEDDINGS:
         return "embedding"
+    if item.role is Role.DECLARED and names[-1] == "base_layer" and _EMBEDDINGS & {*names}:
+        return "base layer"
     if not any(name.isdigit() for name in names):
         return "head"
     return "layer" if dimensions >= 2 else "layer vector"
