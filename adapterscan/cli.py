@@ -196,7 +196,7 @@ def hook(
 
 
 def _refuse_files_named_like_options(arguments: Iterable[str]) -> None:
-    """pre-commit hands over names from the repository; `--rules=x` among them must not be obeyed."""
+    """pre-commit hands over file names; `--rules=x` among them must not be obeyed."""
     for argument in arguments:
         if argument.startswith("-") and os.path.lexists(argument):
             raise UsageError(
