@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from adapterscan.formats.peft import Delta
+from adapterscan.formats.deltas import Delta
 from adapterscan.formats.reader import SEGMENT_BYTES, SourceFile
 from adapterscan.formats.tensors import TensorInfo, as_array, numpy_dtype
 from adapterscan.lowrank import KURTOSIS_RANK, DeltaSummary, LowRank, kurtosis_cost

@@ -6,7 +6,7 @@ import pytest
 
 from adapterscan import weighing
 from adapterscan.errors import ChangedWhileReading
-from adapterscan.formats.peft import Delta
+from adapterscan.formats.deltas import Delta
 from adapterscan.formats.reader import SEGMENT_BYTES, SourceFile
 from adapterscan.formats.tensors import TensorInfo
 from adapterscan.weighing import hash_only, weigh

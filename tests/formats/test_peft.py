@@ -4,10 +4,11 @@ import re
 
 import pytest
 
-from adapterscan.formats import peft
+from adapterscan.formats import deltas
+from adapterscan.formats.accounting import Role
 from adapterscan.formats.config import AdapterConfig
 from adapterscan.formats.patterns import keyed, match_all
-from adapterscan.formats.peft import Role, build_adapter
+from adapterscan.formats.peft import build_adapter
 from adapterscan.formats.tensors import TensorInfo, WeightFile
 
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -228,7 +229,7 @@ def test_a_config_with_more_patterns_than_peft_can_follow_is_given_up_at_once():
 
 
 def test_a_module_that_would_go_over_the_limit_of_updates_is_left_out_whole(monkeypatch):
-    monkeypatch.setattr(peft, "DELTA_LIMIT", 10)
+    monkeypatch.setattr(deltas, "DELTA_LIMIT", 10)
     experts = "base_model.model.model.layers.0.mlp.experts"
     shapes = {f"{experts}.lora_A.weight": (40, 8), f"{experts}.lora_B.weight": (8, 40)}
     built = adapter(shapes, config(target_parameters=("mlp.experts.down_proj",)))

@@ -2,8 +2,9 @@
 
 import pytest
 
+from adapterscan.formats.accounting import Role
 from adapterscan.formats.config import AdapterConfig, read_config
-from adapterscan.formats.peft import Role, build_adapter
+from adapterscan.formats.peft import build_adapter
 from adapterscan.formats.tensors import TensorInfo, WeightFile
 
 LAYER = "base_model.model.model.layers.0"

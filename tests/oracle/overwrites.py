@@ -19,7 +19,7 @@ import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
 
-from adapterscan.formats.peft import Role
+from adapterscan.formats.accounting import Role
 from tests.oracle.bases import base
 from tests.oracle.measure import look, save
 

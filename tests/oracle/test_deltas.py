@@ -3,7 +3,7 @@
 import peft
 import pytest
 
-from adapterscan.formats.peft import Role
+from adapterscan.formats.accounting import Role
 from adapterscan.reading import read
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 from tests.oracle.bases import base

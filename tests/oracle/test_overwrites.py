@@ -2,7 +2,7 @@
 
 import pytest
 
-from adapterscan.formats.peft import Role
+from adapterscan.formats.accounting import Role
 from tests.oracle.overwrites import SETTINGS, sweep
 
 REPORTED = {Role.OVERWRITE, Role.EMBEDDING, Role.DECLARED}

@@ -7,8 +7,9 @@ import pytest
 from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file, save_file
 
+from adapterscan.formats.accounting import Role
 from adapterscan.formats.config import read_config
-from adapterscan.formats.peft import Role, build_adapter
+from adapterscan.formats.peft import build_adapter
 from adapterscan.formats.tensors import TensorInfo, WeightFile
 from tests.oracle.bases import base
 from tests.oracle.measure import error, load, look, save

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from adapterscan.detectors.detector import Detector
-from adapterscan.formats.peft import Accounted, Role
+from adapterscan.formats.accounting import Accounted, Role
 from adapterscan.formats.peft_types import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.reading import Contents

@@ -15,16 +15,16 @@ from typing import Any
 
 from adapterscan.detectors.detector import Detector
 from adapterscan.formats.config import AdapterConfig
+from adapterscan.formats.deltas import Delta
 from adapterscan.formats.patterns import Matches
-from adapterscan.formats.peft import (
+from adapterscan.formats.peft_types import PARTS
+from adapterscan.formats.targeting import (
     DEFAULT_ALPHA,
     DEFAULT_RANK,
-    Delta,
     alpha_of,
     pattern_fields,
     probe_patterns,
 )
-from adapterscan.formats.peft_types import PARTS
 from adapterscan.model import Evidence, FileKind, Need, Scalar, Subject
 from adapterscan.reading import Contents, WeighedAdapter
 from adapterscan.text import printable

@@ -11,7 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from adapterscan.detectors.detector import Detector
-from adapterscan.formats.peft import Role, declared_rank
+from adapterscan.formats.accounting import Role
+from adapterscan.formats.targeting import declared_rank
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.reading import Contents, WeighedAdapter
 

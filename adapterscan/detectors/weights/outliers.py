@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adapterscan.detectors.detector import Detector
-from adapterscan.formats.peft import Delta
+from adapterscan.formats.deltas import Delta
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.reading import Contents, WeighedAdapter
 

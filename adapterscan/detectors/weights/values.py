@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 
 from adapterscan.detectors.detector import Detector
-from adapterscan.formats.peft import Role
+from adapterscan.formats.accounting import Role
 from adapterscan.model import Evidence, Need, Scalar, Subject
 from adapterscan.reading import Contents, WeighedAdapter
 
