@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import threading
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -46,6 +48,7 @@ class SourceFile:
                 path, "is not a regular file", hint="remove it; loaders could hang on it"
             )
         self.size: int = self._stat.st_size
+        self._turn = threading.Lock()
         self._seen: list[tuple[int, bytes]] = []
         self.sha256: Sha256 | None = None
         self.git_sha1: GitSha1 | None = None
@@ -82,7 +85,7 @@ class SourceFile:
         return buffer
 
     def segments(self, cuts: list[int]) -> Iterator[tuple[int, memoryview]]:
-        """Yield (start, bytes) over the whole file in order, hashing in the background.
+        """Yield (start, bytes) over the whole file in order, reading ahead and hashing meanwhile.
 
         A segment is at most SEGMENT_BYTES long unless no cut (an ascending list of offsets at which
         a segment may end) falls inside it. After the last one `sha256` and `git_sha1` are set.
@@ -90,17 +93,22 @@ class SourceFile:
         """
         sha256 = hashlib.sha256()
         sha1 = hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
-        with ThreadPoolExecutor(1, "hash") as pool:
+        plan = deque(_plan(self.size, cuts))
+        with ThreadPoolExecutor(1, "hash") as hashing, ThreadPoolExecutor(1, "read") as reading:
             pending: Future[None] | None = None
-            for start, end in _plan(self.size, cuts):
+            ahead: Future[memoryview] | None = None
+            while plan:
+                start, end = plan.popleft()
                 if pending is not None and end - start > SEGMENT_BYTES:
                     pending.result()  # lets go of its buffer before this one takes as much
-                view = memoryview(bytearray(end - start))
-                self._fill(start, view)
+                view = ahead.result() if ahead is not None else self._load(start, end)
+                ahead = None
+                if plan and plan[0][1] - plan[0][0] <= SEGMENT_BYTES:
+                    ahead = reading.submit(self._load, *plan[0])
                 self._check_seen(start, view)
                 if pending is not None:
                     pending.result()
-                pending = pool.submit(sha256.update, view)
+                pending = hashing.submit(sha256.update, view)
                 if self._wants_git_sha1:
                     sha1.update(view)
                 yield start, view.toreadonly()
@@ -115,7 +123,16 @@ class SourceFile:
         """Return the whole file, hashed. For small files: the caller has checked `size`."""
         return b"".join(bytes(view) for _, view in self.segments([]))
 
+    def _load(self, start: int, end: int) -> memoryview:
+        view = memoryview(bytearray(end - start))
+        self._fill(start, view)
+        return view
+
     def _fill(self, start: int, view: memoryview) -> None:
+        with self._turn:  # one position in the file, and `segments` reads ahead
+            self._fill_alone(start, view)
+
+    def _fill_alone(self, start: int, view: memoryview) -> None:
         self._file.seek(start)
         done = 0
         while done < len(view):

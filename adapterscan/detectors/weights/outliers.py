@@ -83,15 +83,21 @@ def robust_scores(depth: F64, values: F64) -> tuple[F64, F64]:
     steps = x[:, None] - x[None, :]
     pairs = np.triu(np.ones(steps.shape, dtype=bool), 1) & (steps != 0)
     slopes = (y[:, None] - y[None, :])[pairs] / steps[pairs]
-    slope = float(np.median(slopes)) if slopes.size else 0.0
+    slope = float(median(slopes)) if slopes.size else 0.0
     trend = slope * depth
-    trend = trend + np.median(values - trend)
+    trend = trend + median(values - trend)
     residuals = values - trend
-    spread = float(np.median(np.abs(residuals)))
+    spread = float(median(np.abs(residuals)))
     noise = 1e-6 * max(1.0, float(np.max(np.abs(values), initial=0.0)))
     if spread <= noise:
         spread = noise
     return trend, 0.6745 * residuals / spread
+
+
+def median(values: F64) -> float:
+    """Return the median of `values` (n,), n ≥ 1. NumPy's own imports its masked arrays, 8 ms."""
+    ordered = np.sort(values)
+    return float(ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2.0
 
 
 DETECTOR = Detector("outliers", 1, frozenset({Need.WEIGHTS}), "modules that stand out", run)
