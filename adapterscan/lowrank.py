@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -216,10 +217,16 @@ def _side(factor: _Factor, basis: F64, weights: F64, used: int) -> _Side:
     return _Side(energy, moments, used)
 
 
+@cache
+def _pair_weights(used: int) -> F64:
+    """Return how often each pair (i ≤ j) stands in a sum over all pairs: twice if i < j."""
+    first, second = np.triu_indices(used)
+    return np.where(first == second, 1.0, 2.0)
+
+
 def _fourth_moment(rows: _Side, columns: _Side) -> float:
     """Return Σ ΔW⁴ / σ₁⁴ over the leading directions; unordered pairs count twice."""
-    first, second = np.triu_indices(rows.used)
-    twice = np.where(first == second, 1.0, 2.0)
+    twice = _pair_weights(rows.used)
     product = rows.moments.astype(np.float64) * columns.moments
     return float(twice @ product @ twice)
 

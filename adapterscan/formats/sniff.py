@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-from adapterscan.formats.pickle_vm import Limits, disassemble
-
 _MAGIC = (
     (b"PK\x03\x04", "zip"),
     (b"PK\x05\x06", "zip"),
@@ -26,7 +24,12 @@ _POINTER = re.compile(
     rb"oid sha256:([0-9a-f]{64})\nsize ([0-9]{1,19})\n?\Z"
 )
 _ZLIB = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
-_HEAD_OPCODES = Limits(opcodes=20_000)
+_HEAD_OPCODES = 20_000
+#: Every opcode that a pickle can begin with (`pickletools.opcodes`): most text begins otherwise.
+_OPCODES = frozenset(
+    b"IJKM\x8a\x8bFGLNUVSTXBC\x8c\x8d\x8e\x96\x97\x98\x88\x89](}l)at\x85\x86\x87"
+    b"d\x80\x94\x95e02sub1cio\x81\x82\x83\x84\x8f\x90\x91\x92\x93PQRghjpqr."
+)
 
 
 def sniff(head: bytes) -> str:
@@ -80,7 +83,11 @@ def _is_lzma(head: bytes) -> bool:
 def _is_pickle(head: bytes) -> bool:
     if head[0] == 0x80 and len(head) > 1 and head[1] <= 5:
         return True
-    found = disassemble(head, limits=_HEAD_OPCODES)
+    if head[0] not in _OPCODES:
+        return False
+    from adapterscan.formats.pickle_vm import Limits, disassemble  # when wanted: 16 ms
+
+    found = disassemble(head, limits=Limits(opcodes=_HEAD_OPCODES))
     if found.complete:
         return found.opcodes > 1 and found.defect is None
     whole_head = found.defect is not None and found.defect.code in ("truncated", "limit")
