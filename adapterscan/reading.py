@@ -167,7 +167,7 @@ def _read_other(contents: Contents, file: File, source: SourceFile, outcome: _Ou
     """Look into what no adapter loader reads by itself: a script or a config can name any file."""
     container = sniff(source.read(0, HEAD_BYTES))
     if container in _COULD_HIDE_PICKLES:
-        contents.evidence.extend(_find_pickles(contents, file, source)[1])
+        _find_pickles(contents, file, source)
     elif file.path.lower().endswith(".json") and source.size <= _SIDE_DOCUMENT_LIMIT:
         with suppress(FileProblem):  # nothing depends on it
             data = source.read(0, source.size)
@@ -181,7 +181,7 @@ def _read_other(contents: Contents, file: File, source: SourceFile, outcome: _Ou
 def _find_pickles(
     contents: Contents, file: File, source: SourceFile
 ) -> tuple[PickleFile, tuple[Evidence, ...]]:
-    """Follow every pickle in the file; what could not be followed becomes a Skipped."""
+    """Follow every pickle in the file and keep its facts; what was not followed is Skipped."""
     # imported when wanted: most adapters hold no pickles
     from adapterscan.formats.pickle_facts import pickle_facts
     from adapterscan.formats.pickle_file import find_pickles
@@ -189,6 +189,7 @@ def _find_pickles(
     purpose: Purpose = "weights" if file.kind is FileKind.WEIGHTS else "trainer"
     found = find_pickles(source)
     facts = pickle_facts(found, purpose)
+    contents.evidence.extend(facts)
     contents.skipped.extend(_unfollowed(file, facts))
     return found, facts
 
@@ -213,7 +214,6 @@ def _read_container(
         if suffix == ".safetensors" and container != "unknown":
             _note(contents, "file.disguised", file, container, suffix=suffix)
         pickles, facts = _find_pickles(contents, file, source)
-        contents.evidence.extend(facts)
     if file.kind is FileKind.PICKLE and container != "safetensors":
         hash_only(source)
         if pickles is not None and not pickles.streams and not facts and container not in _PLAIN:
@@ -236,8 +236,9 @@ def _read_container(
     _read_weights(contents, file, source, weights, workers, outcome)
 
 
-#: Facts that mean that part of a file of pickles was not seen.
+#: What a file that its loaders unpickle may be without holding a pickle.
 _PLAIN = frozenset({"npy", "empty", "text"})
+#: Facts that mean that part of a file of pickles was not seen.
 _UNSEEN = frozenset({"too_large", "unreadable_container", "nested_too_deep", "compression_method"})
 
 

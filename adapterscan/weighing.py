@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from adapterscan.formats.deltas import Delta
 from adapterscan.formats.reader import SEGMENT_BYTES, SourceFile
-from adapterscan.formats.tensors import TensorInfo, as_array, numpy_dtype
+from adapterscan.formats.tensors import FLOAT_DTYPES, TensorInfo, as_array, numpy_dtype
 from adapterscan.lowrank import KURTOSIS_RANK, DeltaSummary, LowRank, kurtosis_cost
 from adapterscan.model import Skipped
 from adapterscan.text import plural, printable, size_text
@@ -35,7 +35,7 @@ RANK_LIMIT = 1024  # the r×r work is cubic; the largest ranks published are 512
 WORK_FLOOR = 1 << 33
 WORK_PER_BYTE = 64
 #: The kurtosis of every ΔW is exact up to EXACT_RANK while that costs an adapter no more than this
-#: many multiply-adds (about 0.2 s of one core); `exact_kurtosis` lifts the bound.
+#: many multiply-adds (about 0.2 s of one core).
 EXACT_COST = 10**10
 EXACT_RANK = 64
 #: Up to this rank a module is measured faster than threads can take turns at the interpreter.
@@ -72,14 +72,13 @@ def weigh(
     deltas: Iterable[Delta],
     *,
     workers: int,
-    exact_kurtosis: bool = False,
 ) -> Weighed:
     """Read `file` to its end and measure `deltas` and all other `tensors`.
 
     Afterwards `file.sha256` is set. Raises ChangedWhileReading when the bytes moved under us; what
     goes wrong in one module or tensor becomes a Skipped and the pass goes on.
     """
-    return _Pass(file, tuple(tensors), tuple(deltas), workers, exact_kurtosis).run()
+    return _Pass(file, tuple(tensors), tuple(deltas), workers).run()
 
 
 def hash_only(file: SourceFile) -> None:
@@ -95,7 +94,6 @@ class _Pass:
         tensors: tuple[TensorInfo, ...],
         deltas: tuple[Delta, ...],
         workers: int,
-        exact_kurtosis: bool,
     ) -> None:
         self.file = file
         self.skipped: list[Skipped] = []
@@ -103,7 +101,7 @@ class _Pass:
         self.dense_results: dict[str, list[DenseSummary]] = defaultdict(list)
         self.modules = self._measurable(deltas)
         cost = sum(_kurtosis_cost(delta) for group in self.modules for delta in group)
-        self.exact_to = EXACT_RANK if exact_kurtosis or cost <= EXACT_COST else KURTOSIS_RANK
+        self.exact_to = EXACT_RANK if cost <= EXACT_COST else KURTOSIS_RANK
         factors = {_range(tensor) for group in self.modules for tensor in _factors(group[0])}
         self.users: dict[Range, set[int]] = defaultdict(set)
         for index, group in enumerate(self.modules):
@@ -300,7 +298,7 @@ def _over_limits(delta: Delta) -> str:
         if tensor.nbytes > FACTOR_LIMIT:
             return f"has a factor of {size_text(tensor.nbytes)}, over {size_text(FACTOR_LIMIT)}"
         dtype = numpy_dtype(tensor.dtype)
-        if dtype is None or not tensor.dtype.startswith(("F", "BF")):
+        if dtype is None or tensor.dtype not in FLOAT_DTYPES:
             return f"has a factor of dtype {tensor.dtype}, which holds no plain floats"
     needed = sum(tensor.nbytes for tensor in _factors(delta)) + 10 * 8 * delta.rank**2
     if needed > WORKING_LIMIT:

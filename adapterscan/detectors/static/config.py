@@ -86,7 +86,7 @@ def _rank(config: AdapterConfig) -> Iterator[Evidence]:
             continue
         kind = "impossible" if rank < 1 else "huge" if rank > HUGE_RANK else "normal"
         # JSON numbers have no bound; reports keep to 64 bits
-        shown = rank if abs(rank) < 1 << 53 else float(f"{rank:.3e}") if rank < 10**300 else None
+        shown = rank if abs(rank) < 1 << 53 else float(f"{rank:.3e}") if rank < HUGE else None
         yield Evidence(
             "config.rank", Subject("field", config.path, name), shown, details={"class": kind}
         )

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from adapterscan.detectors.detector import Detector
 from adapterscan.formats.accounting import Role
+from adapterscan.formats.tensors import FLOAT_DTYPES
 from adapterscan.model import Evidence, Need, Scalar, Subject
 from adapterscan.reading import Contents, WeighedAdapter
 
@@ -40,7 +41,7 @@ def _tensors(weighed: WeighedAdapter) -> Iterator[Evidence]:
         details: dict[str, Scalar] = {"elements": dense.elements}
         if dense.nonfinite:
             yield Evidence("tensor.nonfinite", subject, dense.nonfinite, "elements", details)
-        if item is None or not dense.elements or not item.tensor.dtype.startswith(("F", "BF")):
+        if item is None or not dense.elements or item.tensor.dtype not in FLOAT_DTYPES:
             continue
         rms = math.sqrt(dense.square_sum / dense.elements)
         details = details | {"zeros": dense.zeros / dense.elements, "role": item.role.value}
