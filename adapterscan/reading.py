@@ -181,7 +181,10 @@ def _read_other(contents: Contents, file: File, source: SourceFile, outcome: _Ou
 def _find_pickles(
     contents: Contents, file: File, source: SourceFile
 ) -> tuple[PickleFile, tuple[Evidence, ...]]:
-    """Follow every pickle in the file and keep its facts; what was not followed is Skipped."""
+    """Follow every pickle in the file and keep its facts; what was not followed is Skipped.
+
+    Raises Unreadable or ChangedWhileReading, after that, when bytes could not be had.
+    """
     # imported when wanted: most adapters hold no pickles
     from adapterscan.formats.pickle_facts import pickle_facts
     from adapterscan.formats.pickle_file import find_pickles
@@ -191,6 +194,8 @@ def _find_pickles(
     facts = pickle_facts(found, purpose)
     contents.evidence.extend(facts)
     contents.skipped.extend(_unfollowed(file, facts))
+    if found.problem is not None:
+        raise found.problem
     return found, facts
 
 
@@ -239,7 +244,15 @@ def _read_container(
 #: What a file that its loaders unpickle may be without holding a pickle.
 _PLAIN = frozenset({"npy", "empty", "text"})
 #: Facts that mean that part of a file of pickles was not seen.
-_UNSEEN = frozenset({"too_large", "unreadable_container", "nested_too_deep", "compression_method"})
+_UNSEEN = frozenset(
+    {
+        "too_large",
+        "unreadable_container",
+        "nested_too_deep",
+        "compression_method",
+        "trailing_bytes",
+    }
+)
 
 
 def _unfollowed(file: File, facts: tuple[Evidence, ...]) -> list[Skipped]:

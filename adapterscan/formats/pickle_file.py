@@ -9,11 +9,11 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
+from adapterscan.errors import FileProblem
 from adapterscan.formats.pickle_policy import is_blocked
 from adapterscan.formats.pickle_vm import Disassembly, Limits, disassemble
-from adapterscan.formats.reader import SourceFile
 from adapterscan.formats.sniff import is_tar, sniff
 from adapterscan.formats.zip_archive import (
     Archive,
@@ -58,15 +58,24 @@ class PickleStream:
     found: Disassembly
 
 
+class NamedSource(Source, Protocol):
+    """A `Source` that knows what to call itself in messages: a whole file, or ranges of one."""
+
+    @property
+    def path(self) -> str:
+        """Return the artifact-relative name."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PickleFile:
     """All pickles of one file, disassembled once; the facts and the tensor reader share it."""
 
-    file: SourceFile
+    file: NamedSource
     container: str
     streams: tuple[PickleStream, ...]
     archive: Archive | None
     defects: tuple[ArchiveDefect, ...]
+    problem: FileProblem | None = None  # why there may be more than was found
 
     @property
     def legacy(self) -> bool:
@@ -79,16 +88,31 @@ def is_legacy(stream: PickleStream) -> bool:
     return not stream.member and not stream.index and _is_magic(stream.found)
 
 
-def find_pickles(file: SourceFile) -> PickleFile:
+def find_pickles(file: NamedSource) -> PickleFile:
     """Disassemble every pickle in `file`, whatever its name says.
 
-    Hostile content never raises: it becomes a stream's `defect` or an archive defect.
-    Raises Unreadable or ChangedWhileReading when the bytes cannot be had.
+    Hostile content never raises: it becomes a stream's `defect` or an archive defect. Bytes that
+    cannot be had end the search, as `problem`; what was found before stays.
     """
     search = _Search()
-    container = sniff(file.read(0, _HEAD))
-    archive = search.look(file, "", container, 0)
-    return PickleFile(file, container, tuple(search.streams), archive, tuple(search.defects))
+    container, archive, problem = "", None, None
+    try:
+        container = sniff(file.read(0, _HEAD))
+        archive = search.look(file, "", container, 0)
+    except FileProblem as error:
+        problem = error
+    found = tuple(search.streams), archive, tuple(search.defects)
+    return PickleFile(file, container, *found, problem)
+
+
+@dataclass(slots=True)
+class _Row:
+    """Pickles that follow one another. Positions count from where the first one begins."""
+
+    streams: list[PickleStream] = field(default_factory=list)
+    end: int = 0  # after the last STOP
+    reach: int = 0  # how far there is more to see at the least; 0: it is over
+    legacy: bool = False
 
 
 @dataclass(slots=True)
@@ -97,12 +121,15 @@ class _Search:
     defects: list[ArchiveDefect] = field(default_factory=list)
     opcodes: int = _MOST_OPCODES
     room: int = _MOST_BYTES
-    cut: bool = False  # whether the last disassembly of a row ran into the end of its bytes
 
     def look(self, source: Source, name: str, container: str, depth: int) -> Archive | None:
         """Collect the pickles of `source`; return its zip directory, if it has one."""
         if container != "zip":
-            self.bare(source, name, 0, container == "pickle")
+            row = self.bare(source, name, 0, container == "pickle")
+            rest = source.size - row.end
+            if container == "pickle" and row.end and rest and not row.legacy:
+                reason = f"{rest} bytes after its last pickle are nothing that we know"
+                self.note(ArchiveDefect("trailing_bytes", reason), name)
         archive = read_archive(source) if container not in ("empty", "text") else None
         if archive is not None and (container == "zip" or _is_real(archive)):
             if container != "zip":
@@ -137,47 +164,55 @@ class _Search:
         )
         return False
 
-    def bare(self, source: Source, name: str, start: int, expected: bool) -> None:
+    def bare(self, source: Source, name: str, start: int, expected: bool) -> _Row:
         """Collect the pickles that begin at `start`, reading no further than they reach."""
+        total = source.size - start
         data = source.read(start, _HEAD)
-        if not expected and not self.hints(data, start + len(data) < source.size):
-            return
+        if not expected and self.hint(data, total) is None:
+            return _Row()
         while True:
-            row = list(self.row(data, name, expected))
-            room = min(_LONGEST_PICKLE, source.size - start) - len(data)
-            # a long text at the start tells nothing yet, and what follows it may
-            cut = _is_cut(row[-1].found) if row else self.cut
-            if not cut or room <= 0:
+            row = self.row(data, name, expected)
+            room = min(_LONGEST_PICKLE, total) - len(data)
+            if not len(data) < row.reach <= total or room <= 0:
                 break
-            data += source.read(start + len(data), min(room, 7 * len(data)))
-        self.opcodes -= sum(stream.found.opcodes for stream in row)
+            wanted = max(7 * len(data), row.reach - len(data))
+            data += source.read(start + len(data), min(room, wanted))
+        self.opcodes -= sum(stream.found.opcodes for stream in row.streams)
         self.room -= len(data)
-        self.streams.extend(row)
-        if cut and source.size - start > _LONGEST_PICKLE:
+        self.streams.extend(row.streams)
+        if len(data) < row.reach <= total:
             self.note(ArchiveDefect("too_large", f"over {_LONGEST_PICKLE} bytes of pickle"), name)
+        return row
 
-    def hints(self, head: bytes, more: bool) -> bool:
-        """Return whether `head` is, or with `more` bytes might become, a telling pickle."""
+    def hint(self, head: bytes, total: int) -> Disassembly | None:
+        """Return what `head` does if it tells, or with the rest of `total` bytes might."""
         found = disassemble(head, limits=_HEAD_LIMITS)
         self.opcodes -= found.opcodes
-        unfinished = found.defect is not None and found.defect.code in ("truncated", "limit")
-        return _is_telling(found) or (more and unfinished)
+        limited = found.defect is not None and found.defect.code == "limit"
+        if _is_telling(found) or limited or len(head) < _reach(found) <= total:
+            return found
+        return None
 
-    def row(self, data: bytes, name: str, expected: bool) -> Iterator[PickleStream]:
-        """Yield the pickles that follow one another in `data`."""
-        at, budget, legacy = 0, self.opcodes, False
+    def row(self, data: bytes, name: str, expected: bool) -> _Row:
+        """Return the pickles that follow one another in `data`."""
+        row, at, budget = _Row(), 0, self.opcodes
         for index in range(_MOST_IN_A_ROW):
             found = disassemble(data, at, Limits(opcodes=max(0, min(_MOST_IN_ONE, budget))))
             budget -= found.opcodes
-            self.cut = _is_cut(found)
-            legacy = legacy or (index == 0 and _is_magic(found))
-            explained = index == 0 or (legacy and index < LEGACY_PICKLES)
+            row.legacy = row.legacy or (index == 0 and _is_magic(found))
+            explained = index == 0 or (row.legacy and index < LEGACY_PICKLES)
             if (explained and expected) or _is_telling(found):
-                yield PickleStream(name, index, explained, found)
+                row.streams.append(PickleStream(name, index, explained, found))
             at = found.end
-            if not found.complete or at >= len(data) or (legacy and index == LEGACY_PICKLES - 1):
-                return
+            row.end = at if found.complete else row.end
+            row.reach = _reach(found)
+            if not found.complete or (row.legacy and index == LEGACY_PICKLES - 1):
+                return row
+            if at >= len(data):
+                row.reach = len(data) + 1  # the next one may begin right there
+                return row
         self.note(ArchiveDefect("too_large", f"over {_MOST_IN_A_ROW} pickles in a row"), name)
+        return row
 
     def member(self, source: Source, member: Member, name: str, depth: int) -> None:
         path = f"{name}/{member.name}" if name else member.name
@@ -187,7 +222,7 @@ class _Search:
             head, _ = read_member(source, member, _HEAD)
         container = sniff(head)
         nested = container in ("zip", "tar", "npy", "gzip", "bzip2", "xz", "lzma", *_UNREADABLE)
-        if not named and not nested and not self.hints(head, len(head) < member.size):
+        if not named and not nested and not self.suspect(source, member, head):
             return
         data, defects = read_member(source, member, _LONGEST_PICKLE)
         self.room -= len(data)
@@ -202,6 +237,25 @@ class _Search:
         if named or len(self.streams) > before:
             for defect in defects:
                 self.note(defect, name)
+
+    def suspect(self, source: Source, member: Member, head: bytes) -> bool:
+        """Return whether a member that no name announces holds a pickle, reading on until it tells.
+
+        Of random numbers, one in fifty begins like an opcode with a long argument. Most of those
+        arguments are longer than the member, so that no more of it needs to be read.
+        """
+        total = max(member.size, member.compressed)
+        while (found := self.hint(head, total)) is not None:
+            reach = _reach(found)
+            if _is_telling(found) or not reach or self.room <= 0:
+                return True
+            wanted = min(max(8 * len(head), reach), _LONGEST_PICKLE)
+            longer, _ = read_member(source, member, wanted)
+            self.room -= len(longer)
+            if len(longer) <= len(head):
+                return True
+            head = longer
+        return False
 
     def tar(self, source: Source, name: str, depth: int) -> None:
         for entry, start, size in _tar_entries(source):
@@ -248,8 +302,9 @@ def _is_real(archive: Archive) -> bool:
     return any(member.start >= 0 for member in archive.members)
 
 
-def _is_cut(found: Disassembly) -> bool:
-    return found.defect is not None and found.defect.code == "truncated"
+def _reach(found: Disassembly) -> int:
+    """Return how far a pickle that is cut off reaches at the least, 0 when it is not cut off."""
+    return found.defect.reach if found.defect is not None else 0
 
 
 def _is_telling(found: Disassembly) -> bool:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 #: Longer values are replaced by `Opaque`: no module name or tensor key is that long.
 LONGEST_VALUE = 1 << 20
+#: Where an opcode ends that no unpickler could read, however long the file.
+NEVER = 1 << 64
 _LONGEST_NUMBER = 4000  # digits; CPython itself refuses more than 4300 in decimal
 
 
@@ -26,17 +28,23 @@ class Opaque:
 
 
 class LexicalError(Exception):
-    """No opcode can be read at `position`. `code` is "unknown_opcode" or "truncated"."""
+    """No opcode can be read at `position`. `code` is "unknown_opcode" or "truncated".
 
-    def __init__(self, code: str, reason: str, position: int) -> None:
+    `reach` is where the opcode that is cut would end, at the least.
+    """
+
+    def __init__(self, code: str, reason: str, position: int, reach: int = 0) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
         self.position = position
+        self.reach = reach
 
 
 class _TruncatedError(Exception):
-    pass
+    def __init__(self, reach: int) -> None:
+        super().__init__()
+        self.reach = reach
 
 
 _Reader = Callable[[bytes, int], tuple[object, int]]
@@ -63,11 +71,12 @@ def lex(data: bytes, start: int = 0) -> Iterator[tuple[str, object, int]]:
             continue
         try:
             argument, after = read(data, position + 1)
-        except _TruncatedError:
-            raise LexicalError("truncated", f"{name} reaches past the end", position) from None
+        except _TruncatedError as cut:
+            reason = f"{name} reaches past the end"
+            raise LexicalError("truncated", reason, position, cut.reach) from None
         yield name, argument, position
         position = after
-    raise LexicalError("truncated", "no STOP before the end", position)
+    raise LexicalError("truncated", "no STOP before the end", position, size + 1)
 
 
 def _fixed(layout: str) -> _Reader:
@@ -75,7 +84,7 @@ def _fixed(layout: str) -> _Reader:
 
     def read(data: bytes, at: int) -> tuple[object, int]:
         if at + width > len(data):
-            raise _TruncatedError
+            raise _TruncatedError(at + width)
         return unpack(data, at)[0], at + width
 
     return read
@@ -87,10 +96,10 @@ def _counted(layout: str, decode: Callable[[bytes], object]) -> _Reader:
     def read(data: bytes, at: int) -> tuple[object, int]:
         body = at + width
         if body > len(data):
-            raise _TruncatedError
+            raise _TruncatedError(body)
         length = unpack(data, at)[0]
         if length < 0 or body + length > len(data):
-            raise _TruncatedError
+            raise _TruncatedError(body + length if length >= 0 else NEVER)
         if length > LONGEST_VALUE:
             return Opaque(f"{length} bytes"), body + length
         return decode(data[body : body + length]), body + length
@@ -102,7 +111,7 @@ def _line(decode: Callable[[bytes], object]) -> _Reader:
     def read(data: bytes, at: int) -> tuple[object, int]:
         end = data.find(b"\n", at)
         if end < 0:
-            raise _TruncatedError
+            raise _TruncatedError(len(data) + 1)
         if end - at > LONGEST_VALUE:
             return Opaque(f"{end - at} bytes"), end + 1
         return decode(data[at:end]), end + 1

@@ -101,12 +101,14 @@ class Reach:
 class Defect:
     """Where the pickle stops making sense.
 
-    `code`: "unknown_opcode" | "truncated" | "stack" | "memo" | "limit".
+    `code`: "unknown_opcode" | "truncated" | "stack" | "memo" | "limit". For "truncated", `reach` is
+    where the opcode that is cut would end, at the least.
     """
 
     code: str
     reason: str
     position: int
+    reach: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,7 @@ def disassemble(data: bytes, start: int = 0, limits: Limits | None = None) -> Di
                 break
             _HANDLERS[name](machine, argument)
     except LexicalError as error:
-        machine.fail(error.code, error.reason, error.position)
+        machine.fail(error.code, error.reason, error.position, error.reach)
         end = error.position
     except _LimitError as error:
         machine.fail("limit", str(error), end)
@@ -181,10 +183,10 @@ class _Machine:
         self.defect: Defect | None = None
         self.position = 0
 
-    def fail(self, code: str, reason: str, position: int | None = None) -> None:
+    def fail(self, code: str, reason: str, position: int | None = None, reach: int = 0) -> None:
         if self.defect is None:
             where = self.position if position is None else position
-            self.defect = Defect(code, reason, where)
+            self.defect = Defect(code, reason, where, reach)
 
     def push(self, value: Value) -> None:
         self.stack.append(value)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -28,7 +28,7 @@ _MARKS = (0x0001, "encrypted"), (0x0020, "patched"), (0x0040, "encrypted"), (0x2
 
 
 class Source(Protocol):
-    """Bytes that can be read in pieces: a SourceFile, or a member held in memory."""
+    """Bytes that can be read in pieces: a SourceFile, ranges of one, or a member in memory."""
 
     @property
     def size(self) -> int:
@@ -36,6 +36,9 @@ class Source(Protocol):
 
     def read(self, start: int, length: int) -> bytes:
         """Return up to `length` bytes from `start`."""
+
+    def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Take note of the (start, length) that will be read next, to bring them here at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,9 @@ class MemorySource:
         """Return up to `length` bytes from `start`."""
         return self.data[start : start + length]
 
+    def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Do nothing: it is all here."""
+
 
 @dataclass(frozen=True, slots=True)
 class ArchiveDefect:
@@ -61,7 +67,7 @@ class ArchiveDefect:
     `code`: "no_directory" "bad_directory" "prefixed" "header_mismatch" "name_mismatch" "encrypted"
     "patched" "overlap" "duplicate_member" "path_traversal" "unlisted_member" "unlisted_bytes"
     "bad_crc" "bad_compression" "compression_method" "too_large" "out_of_bounds"; other containers
-    add "polyglot" "legacy_tar" "unreadable_container" "nested_too_deep".
+    add "polyglot" "legacy_tar" "unreadable_container" "nested_too_deep" "trailing_bytes".
     """
 
     code: str
@@ -114,7 +120,11 @@ def read_archive(source: Source) -> Archive | None:
         hidden = tuple(_walk(source, 0, source.size))
         return Archive(hidden, (*defects, *_check(source, hidden)))
     where = _locate(source, tail, at, tail_start, defects)
-    listed = list(_entries(source, where, defects)) if where else []
+    listed = list(_entries(source, where[:2], defects)) if where else []
+    if where and where[2]:
+        listed = list(_moved(source, listed, where[2]))
+    # what is compressed is looked at from further
+    source.expect((item.header, 8 * _HEAD if item.method else _HEAD) for item in listed)
     members = tuple(_local(source, member, defects) for member in listed)
     defects.extend(_check(source, members))
     hidden = tuple(_gaps(source, members, where[0] if where else tail_start + at))
@@ -153,8 +163,8 @@ def read_member(
 
 def _locate(
     source: Source, tail: bytes, at: int, tail_start: int, defects: list[ArchiveDefect]
-) -> tuple[int, int] | None:
-    """Return (start, end) of the central directory."""
+) -> tuple[int, int, int] | None:
+    """Return (start, end) of the central directory, and how far it is from where it says."""
     *_, size, offset, _comment = _END.unpack_from(tail, at)
     directory_end = end = tail_start + at
     locator = source.read(max(0, end - _LOCATOR.size), _LOCATOR.size)
@@ -174,16 +184,25 @@ def _locate(
         defects.append(ArchiveDefect("too_large", f"a directory of {size} bytes"))
         return None
     if not size:
-        return (offset, offset) if offset <= end else None
+        return (offset, offset, 0) if offset <= end else None
     for start in (offset, directory_end - size):
         if 0 <= start < source.size and source.read(start, 4) == b"PK\x01\x02":
             if start != offset:
                 defects.append(ArchiveDefect("prefixed", "bytes were put before the archive"))
-            return start, start + size
+            return start, start + size, start - offset
     defects.append(
         ArchiveDefect("bad_directory", "the central directory is not where it should be")
     )
     return None
+
+
+def _moved(source: Source, members: list[Member], shift: int) -> Iterator[Member]:
+    """Yield `members` wherever they are: some readers move all offsets with a moved directory."""
+    places = [(member, replace(member, header=member.header + shift)) for member in members]
+    source.expect((place.header, _HEAD) for pair in places for place in pair)
+    for told, moved in places:
+        found = [place for place in (told, moved) if _local_at(source, place.header) is not None]
+        yield from found or (told,)
 
 
 def _entries(

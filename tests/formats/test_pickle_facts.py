@@ -13,12 +13,25 @@ from pathlib import Path
 
 import pytest
 
+from adapterscan.errors import Unreadable
 from adapterscan.formats.pickle_facts import pickle_facts
 from adapterscan.formats.pickle_file import find_pickles
 from adapterscan.formats.pickle_policy import Purpose
 from adapterscan.formats.reader import SourceFile
 from adapterscan.model import Evidence
-from tests.formats.torch_bytes import EXEC, STOP, mapping, pickle, torch_legacy, torch_zip
+from tests.formats.torch_bytes import (
+    EXEC,
+    LEGACY_MAGIC,
+    STOP,
+    integer,
+    mapping,
+    pickle,
+    storage,
+    tensor,
+    text,
+    torch_legacy,
+    torch_zip,
+)
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 CORPUS = SHARED / "scanner_corpora" / "picklescan" / "tests"
@@ -163,6 +176,70 @@ def test_a_decompression_bomb_is_cut_and_told(tmp_path: Path) -> None:
     seen = told(facts(tmp_path, bomb))
     assert ("archive.defect", "too_large") in seen
     assert ("pickle.broken", "limit") in seen
+
+
+READS = [4096, 8 * 4096, 64 * 4096]  # where our reads of a bare pickle end
+
+
+@pytest.mark.parametrize("end", READS)
+@pytest.mark.parametrize("back", [-3, 0, 1, 40])
+def test_a_pickle_is_seen_wherever_our_reads_end(tmp_path: Path, end: int, back: int) -> None:
+    """Five pickles make a file of torch's old format; the second is filled up with text."""
+    fill = text("x" * (end - back - len(LEGACY_MAGIC) - 14)) + b"0"
+    first = LEGACY_MAGIC + pickle(fill + integer(1001))
+    assert len(first) == end - back
+    data = first + pickle(mapping({})) + ATTACK + pickle(b"]")
+    assert HIT in told(facts(tmp_path, data, "trainer"))
+
+
+def test_bytes_after_a_pickle_that_nothing_explains_are_told(tmp_path: Path) -> None:
+    (fact,) = facts(tmp_path, pickle(mapping({})) + bytes(100_000) + ATTACK)
+    assert (fact.name, fact.value) == ("archive.defect", "trailing_bytes")
+    assert f"{100_000 + len(ATTACK)} bytes" in str(fact.details["reason"])
+
+
+def test_the_storages_of_an_old_torch_file_are_explained(tmp_path: Path) -> None:
+    claim = storage("0", "torch.FloatStorage", 4, legacy=True)
+    value = mapping({"a": tensor(claim, (4,), (1,))})
+    seen = told(facts(tmp_path, torch_legacy(value, {"0": (4, bytes(16))})))
+    assert {name for name, _ in seen} == {"pickle.global"}
+
+
+def test_numbers_that_begin_like_a_long_text_are_not_read_to_their_end(tmp_path: Path) -> None:
+    numbers = {f"a/data/{i}": b"X\xff\xff\xff\x7f" + bytes(100_000) for i in range(20)}
+    path = tmp_path / "file.bin"
+    path.write_bytes(zipped({"a/data.pkl": pickle(mapping({})), **numbers}))
+    with Counting("file.bin", path) as file:
+        assert pickle_facts(find_pickles(file), "trainer") == ()
+    assert file.nbytes < 100_000
+
+
+def test_what_was_found_before_bytes_went_missing_stays(tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    path.write_bytes(zipped({"a/data.pkl": ATTACK, "a/z.pkl": b"\x80\x02" + bytes(9000)}))
+    with Missing("file.bin", path) as file:
+        found = find_pickles(file)
+    assert found.problem is not None
+    assert HIT in told(pickle_facts(found, "trainer"))
+
+
+class Counting(SourceFile):
+    """Counts the bytes that are read."""
+
+    nbytes = 0
+
+    def read(self, start: int, length: int) -> bytes:
+        self.nbytes += length
+        return super().read(start, length)
+
+
+class Missing(SourceFile):
+    """Refuses the long read of the second pickle."""
+
+    def read(self, start: int, length: int) -> bytes:
+        if length == 9002:
+            raise Unreadable(self.path, "gone")
+        return super().read(start, length)
 
 
 def test_a_pickle_after_the_first_is_trailing(tmp_path: Path) -> None:
