@@ -16,6 +16,7 @@ GitSha1 = NewType("GitSha1", str)
 ModulePath = NewType("ModulePath", str)
 
 Scalar = bool | int | float | str | None
+Part = tuple[int, bytes]  # where it starts in its file, and its bytes
 
 
 class Severity(IntEnum):
@@ -102,14 +103,19 @@ class ExpectedDigest:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file of an artifact. `local` is None when it was listed but not fetched."""
+    """One file of an artifact. `local` is None when it was listed but not fetched whole.
+
+    `parts` are the ranges that were fetched of one that is too large; they lack what `not_fetched`
+    stood in the way of.
+    """
 
     path: str  # POSIX, relative to the artifact's root
     size: int  # bytes
     kind: FileKind
     local: Path | None
     expected: ExpectedDigest | None = None
-    not_fetched: str = ""  # why `local` is None
+    not_fetched: str = ""  # why `local` is None, or why not all parts are there
+    parts: tuple[Part, ...] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

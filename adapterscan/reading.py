@@ -6,21 +6,22 @@ take it for. A file that breaks one reader leaves a Skipped, and the others go o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from adapterscan.errors import FileProblem, LimitExceeded, Malformed, Unreadable, Unsupported
 from adapterscan.formats import strict_json
 from adapterscan.formats.config import CONFIG_LIMIT, AdapterConfig, read_config
 from adapterscan.formats.layouts import recognise
+from adapterscan.formats.parts import PartialFile, Span
 from adapterscan.formats.peft import Adapter, build_adapter
 from adapterscan.formats.peft_types import PARTS
 from adapterscan.formats.reader import SourceFile
 from adapterscan.formats.safetensors import read_safetensors
-from adapterscan.formats.sniff import parse_lfs_pointer, sniff
+from adapterscan.formats.sniff import COULD_HIDE_PICKLES, parse_lfs_pointer, sniff
 from adapterscan.formats.tensors import WeightFile
 from adapterscan.model import (
     Artifact,
@@ -35,7 +36,7 @@ from adapterscan.text import plural, printable, size_text
 from adapterscan.weighing import Weighed, hash_only, weigh
 
 if TYPE_CHECKING:
-    from adapterscan.formats.pickle_file import PickleFile
+    from adapterscan.formats.pickle_file import NamedSource, PickleFile
     from adapterscan.formats.pickle_policy import Purpose
 
 HEAD_BYTES = 1024
@@ -49,24 +50,6 @@ _SIDE_DOCUMENT_LIMIT = 1 << 20  # other JSON is parsed up to this size
 #: the loader decides: a pickle may begin with `GGUF` (a float), with text, or like a header.
 _NO_PICKLES = frozenset({"safetensors", "gguf", "text", "empty"})
 _PLAIN_SUFFIXES = frozenset({".safetensors", ".gguf"})
-#: What a file of any other name is looked into for, when it begins like this.
-_COULD_HIDE_PICKLES = frozenset(
-    {
-        "pickle",
-        "zip",
-        "tar",
-        "npy",
-        "gzip",
-        "bzip2",
-        "xz",
-        "lzma",
-        "zlib",
-        "zstd",
-        "lz4",
-        "7z",
-        "rar",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +91,14 @@ def read(
     """Read every fetched file of `artifact`, configs first; `progress` is told each path."""
     contents = Contents(artifact)
     for file in sorted(artifact.files, key=lambda f: (f.kind is not FileKind.CONFIG, f.path)):
-        if file.local is None:
+        if file.parts is not None:
+            progress(file.path)
+            _read_parts(contents, file)
+        elif file.local is None:
             contents.records.append(_record(file, None, "listed only"))
-            continue
-        progress(file.path)
-        _read_file(contents, file, workers)
+        else:
+            progress(file.path)
+            _read_file(contents, file, workers)
     contents.records.sort(key=lambda record: record.path)
     return contents
 
@@ -141,6 +127,52 @@ def _read_file(contents: Contents, file: File, workers: int) -> None:
     contents.records.append(_record(file, source, outcome.status))
 
 
+def _read_parts(contents: Contents, file: File) -> None:
+    """Judge a file that is too large to fetch by what its parts hold: its pickles."""
+
+    def bring(spans: Sequence[Span]) -> NoReturn:
+        reason = file.not_fetched or "could not be read by ranges where its pickles go on"
+        raise Unreadable(file.path, reason, hint="download it, and scan the folder it is in")
+
+    outcome = _Outcome("partly analysed")
+    source = PartialFile(file.path, file.size, bring, file.parts or ())
+    what = ""
+    try:
+        container = sniff(source.read(0, HEAD_BYTES))
+        if file.kind is FileKind.PICKLE or container in COULD_HIDE_PICKLES:
+            what = _WHAT_WAS_READ.get(container, ": its start and its end")
+            found, facts = _find_pickles(contents, file, source)
+            if file.kind is FileKind.PICKLE:
+                _require_pickles(file, container, found, facts)
+        else:
+            outcome.status, what = "listed only", ": its start, which is no pickle and no archive"
+    except FileProblem as problem:
+        outcome.status = "not analysed"
+        _note_problem(contents, file, problem)
+    except Exception as error:  # input is hostile: whatever it breaks, the others are read
+        outcome.status = "not analysed"
+        _note_problem(contents, file, _defect(file, error))
+    if source.held:
+        contents.skipped.append(
+            Skipped(
+                file.path,
+                f"{size_text(source.held)} of {size_text(file.size)} were read"
+                f"{what if outcome.status != 'not analysed' else ''}; the rest was not, and "
+                "nothing of it could be compared with the hub's hash",
+                failed=False, detector="reading",
+                hint="download it and scan the folder to have all of it hashed",
+            )
+        )  # fmt: skip
+    contents.records.append(_record(file, None, outcome.status))
+
+
+#: What is read of a file by ranges, by its container.
+_WHAT_WAS_READ: Mapping[str, str] = {
+    "zip": ": its pickles, its directory and where each member begins",
+    "pickle": ": its pickles and its end",
+}
+
+
 def _defect(file: File, error: Exception) -> Unreadable:
     return Unreadable(
         file.path, f"could not be analysed ({type(error).__name__})",
@@ -166,7 +198,7 @@ def _dispatch(
 def _read_other(contents: Contents, file: File, source: SourceFile, outcome: _Outcome) -> None:
     """Look into what no adapter loader reads by itself: a script or a config can name any file."""
     container = sniff(source.read(0, HEAD_BYTES))
-    if container in _COULD_HIDE_PICKLES:
+    if container in COULD_HIDE_PICKLES:
         _find_pickles(contents, file, source)
     elif file.path.lower().endswith(".json") and source.size <= _SIDE_DOCUMENT_LIMIT:
         with suppress(FileProblem):  # nothing depends on it
@@ -179,7 +211,7 @@ def _read_other(contents: Contents, file: File, source: SourceFile, outcome: _Ou
 
 
 def _find_pickles(
-    contents: Contents, file: File, source: SourceFile
+    contents: Contents, file: File, source: NamedSource
 ) -> tuple[PickleFile, tuple[Evidence, ...]]:
     """Follow every pickle in the file and keep its facts; what was not followed is Skipped.
 
@@ -221,11 +253,8 @@ def _read_container(
         pickles, facts = _find_pickles(contents, file, source)
     if file.kind is FileKind.PICKLE and container != "safetensors":
         hash_only(source)
-        if pickles is not None and not pickles.streams and not facts and container not in _PLAIN:
-            raise Unsupported(
-                file.path, f"is unpickled by its loaders, but {_article(container)} holds no "
-                "pickle that we know", hint="do not load it: what it holds was not analysed",
-            )  # fmt: skip
+        if pickles is not None:
+            _require_pickles(file, container, pickles, facts)
         return
     if pickles is not None and container in ("zip", "pickle"):
         from adapterscan.formats.torch_file import read_torch
@@ -239,6 +268,16 @@ def _read_container(
             hint="its weights were not looked at; ask the author for safetensors",
         )  # fmt: skip
     _read_weights(contents, file, source, weights, workers, outcome)
+
+
+def _require_pickles(
+    file: File, container: str, found: PickleFile, facts: tuple[Evidence, ...]
+) -> None:
+    if not found.streams and not facts and container not in _PLAIN:
+        raise Unsupported(
+            file.path, f"is unpickled by its loaders, but {_article(container)} holds no "
+            "pickle that we know", hint="do not load it: what it holds was not analysed",
+        )  # fmt: skip
 
 
 #: What a file that its loaders unpickle may be without holding a pickle.

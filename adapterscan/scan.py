@@ -136,11 +136,13 @@ def _nothing(artifact: Artifact) -> Skipped:
 
 def _partial(contents: Contents) -> Iterable[Skipped]:
     """Say which files were not looked into, and which deltas are not all that an adapter does."""
-    absent = [file for file in contents.artifact.files if file.local is None]
+    told = {problem.what for problem in contents.artifact.problems}
+    absent = [f for f in contents.artifact.files if f.local is None and f.parts is None]
     for file in absent:
+        if file.path in told:
+            continue
         if file.kind in (FileKind.WEIGHTS, FileKind.PICKLE, FileKind.UNKNOWN):
-            # optimizer state is large by nature; what is small by nature hides something
-            failed = file.kind is FileKind.PICKLE and not _is_large_by_nature(file.path)
+            failed = file.kind is FileKind.PICKLE
             hint = "fetch and scan it before you load it"
             yield Skipped(file.path, file.not_fetched or "not fetched", failed, hint)
     others = [file.path for file in absent if file.kind is FileKind.OTHER]
@@ -185,11 +187,6 @@ def _partial(contents: Contents) -> Iterable[Skipped]:
                 "unknown", failed=True, hint="fetch the config from where the weights came from",
                 detector="reading",
             )  # fmt: skip
-
-
-def _is_large_by_nature(path: str) -> bool:
-    name = path.rsplit("/", 1)[-1].lower()
-    return name.startswith(("optimizer", "pytorch_model", "model", "mp_rank", "zero_pp_rank"))
 
 
 def _summary(weighed: WeighedAdapter) -> AdapterSummary:

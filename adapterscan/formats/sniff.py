@@ -19,6 +19,8 @@ _MAGIC = (
     (b"\x89HDF\r\n\x1a\n", "hdf5"),
     (b"version https://git-lfs.github.com/spec/v1", "lfs-pointer"),
 )
+#: What a file that no loader reads by itself is looked into for, when it begins like this.
+COULD_HIDE_PICKLES = frozenset("pickle zip tar npy gzip bzip2 xz lzma zlib zstd lz4 7z rar".split())
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-[^\n]*\n)*"
     rb"oid sha256:([0-9a-f]{64})\nsize ([0-9]{1,19})\n?\Z"

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from adapterscan.errors import AccessDenied, BadConfig, NotFound, Unreachable
@@ -30,7 +30,8 @@ from adapterscan.model import (
 from adapterscan.sources.hub_cache import COMMIT, open_cached, remember_revision
 from adapterscan.sources.hub_errors import client_errors, explain, leaks
 from adapterscan.sources.hub_guard import Guard
-from adapterscan.sources.hub_plan import plan, unsafe
+from adapterscan.sources.hub_plan import Plan, plan, unsafe
+from adapterscan.sources.hub_ranges import MOST_BYTES, Allowance, Hub, fetch_parts
 from adapterscan.sources.kinds import file_kind
 from adapterscan.sources.names import label
 from adapterscan.sources.refs import check_revision, check_subfolder
@@ -39,6 +40,8 @@ from adapterscan.text import printable
 if TYPE_CHECKING:
     from huggingface_hub import HfApi, ModelInfo
     from huggingface_hub.hf_api import RepoFile, RepoFolder
+
+_Answer = TypeVar("_Answer")
 
 DEFAULT_MAX_DOWNLOAD = 5_000_000_000
 MAX_LISTED = 50_000
@@ -128,6 +131,7 @@ class _Visit:
                         problems.append(fact)
                     case Evidence():
                         evidence.append(fact)
+        files += self._large(todo, commit)
         remember_revision(self.ref, commit, self.cache_dir)
         return Artifact(
             ref=self.ref,
@@ -140,18 +144,23 @@ class _Visit:
         )
 
     def _resolve(self) -> ModelInfo:
-        """Ask which commit the revision is at; wait and ask again where the client would not."""
+        """Ask which commit the revision is at."""
+        with self._explained(), self.guard.watching():
+            return self._patiently(
+                lambda: self.api.model_info(self.ref.location, revision=self.ref.revision)
+            )
+
+    def _patiently(self, ask: Callable[[], _Answer]) -> _Answer:
+        """Ask; wait and ask again where the hub wants that and the client does not do it."""
         from huggingface_hub.errors import HfHubHTTPError
 
         while True:
-            with self._explained():
-                try:
-                    with self.guard.watching():
-                        return self.api.model_info(self.ref.location, revision=self.ref.revision)
-                except HfHubHTTPError:
-                    wait = self.guard.owed_wait()
-                    if wait is None:
-                        raise
+            try:
+                return ask()
+            except HfHubHTTPError:
+                wait = self.guard.owed_wait()
+                if wait is None:
+                    raise
             time.sleep(wait)
 
     def _commit(self, info: ModelInfo) -> str:
@@ -206,7 +215,7 @@ class _Visit:
         from huggingface_hub.utils.tqdm import tqdm
 
         silent: Any = partial(tqdm, disable=True)
-        remote = f"{self.ref.subfolder}/{file.path}" if self.ref.subfolder else file.path
+        remote = self._remote_path(file)
         with self._explained():
             try:
                 with self.guard.watching(commit):
@@ -232,6 +241,32 @@ class _Visit:
                 yield Skipped(label(file.path), f"could not be fetched ({reason})", failed=True)
             else:
                 yield replace(file, local=Path(local))
+
+    def _large(self, todo: Plan, commit: str) -> Iterator[File]:
+        """Yield the files that are too large to fetch, with the parts that their pickles take."""
+        from huggingface_hub import hf_hub_url, try_to_load_from_cache
+
+        # documented, but not declared as exported
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+        if not todo.ranged:
+            return
+        left = self.options.max_download - sum(file.size for file in todo.fetch)
+        allowance = Allowance(min(MOST_BYTES, left))
+        headers = build_hf_headers(token=self.options.token, library_name="adapterscan")
+        hub = Hub(self.api, self.guard, headers, self._explained, self._patiently)
+        repository = self.ref.location
+        for file in todo.ranged:
+            remote = self._remote_path(file)
+            cached = try_to_load_from_cache(repository, remote, self.cache_dir, commit)
+            if isinstance(cached, str):
+                yield replace(file, local=Path(cached))
+                continue
+            url = hf_hub_url(repository, remote, revision=commit, endpoint=self.api.endpoint)
+            yield fetch_parts(file, url, commit, hub, allowance)
+
+    def _remote_path(self, file: File) -> str:
+        return f"{self.ref.subfolder}/{file.path}" if self.ref.subfolder else file.path
 
     def _renamed(self, info: ModelInfo) -> list[Evidence]:
         asked = self.ref.location

@@ -2,7 +2,7 @@
 
 The client waits as long as a 429 reply asks it to, has no timeout on API calls, and builds cache
 paths from reply headers. The guard watches requests and replies through the HTTP client's own event
-hooks, for this thread and only while it is attached.
+hooks, for the threads that take part and only while it is attached.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from adapterscan.errors import TooLarge, Unreachable
 from adapterscan.sources.hub_errors import rate_limited, requested_wait
 from adapterscan.text import size_text
 
-_RETRIED = frozenset({408, 429, 500, 502, 503, 504})  # what the client repeats by itself
+RETRIED = frozenset({408, 429, 500, 502, 503, 504})  # what the client repeats by itself
 _LONGEST_BACKOFF = 8.0
 _MAX_REPLY = 64 << 20  # of an API call; a page of a listing is well below 1 MB
 _ETAG = re.compile(r'(?:W/)?"?[0-9A-Za-z_.+=-]+"?')
@@ -37,30 +37,31 @@ class Guard:
         self._max_bytes = max_bytes
         self._waited = 0.0
         self._backoff = 1.0
-        self._owed: float | None = None
+        self._owed = threading.local()  # .wait: what the last reply to this thread asked for
         self._commit: str | None = None
+        self._threads: set[int] = set()
+        self._turn = threading.Lock()
 
     @contextmanager
     def watching(self, commit: str | None = None) -> Iterator[None]:
-        """Watch every request that this thread makes inside the block.
+        """Watch every request that this thread, and those that `join`, make inside the block.
 
         With `commit`, replies about files must belong to it. The block raises RateLimited, TooLarge
         or Unreachable when a reply goes too far.
         """
         from huggingface_hub import get_session
 
-        thread = threading.get_ident()
-
         def on_request(request: Any) -> None:
-            if threading.get_ident() == thread:
+            if threading.get_ident() in self._threads:
                 self._check_request(request)
 
         def on_response(response: Any) -> None:
-            if threading.get_ident() == thread:
+            if threading.get_ident() in self._threads:
                 self._check_response(response)
 
         hooks = get_session().event_hooks
         self._commit = commit
+        self.join()
         hooks["request"].append(on_request)
         hooks["response"].append(on_response)
         try:
@@ -68,10 +69,16 @@ class Guard:
         finally:
             hooks["request"].remove(on_request)
             hooks["response"].remove(on_response)
+            self._threads.clear()
+
+    def join(self) -> None:
+        """Watch the requests of the calling thread as well, until the block ends."""
+        self._threads.add(threading.get_ident())
 
     def owed_wait(self) -> float | None:
         """Return how long the last reply asks us to wait before asking again; None: do not."""
-        owed, self._owed = self._owed, None
+        owed: float | None = getattr(self._owed, "wait", None)
+        self._owed.wait = None
         return owed
 
     def _check_request(self, request: Any) -> None:
@@ -82,9 +89,10 @@ class Guard:
         }
 
     def _check_response(self, response: Any) -> None:
-        self._owed = None
-        if response.status_code in _RETRIED:
-            self._count_wait(response)
+        self._owed.wait = None
+        if response.status_code in RETRIED:
+            with self._turn:
+                self._count_wait(response)
             return
         self._backoff = 1.0
         headers = response.headers
@@ -112,7 +120,7 @@ class Guard:
                 hint="try again later, or scan the cached copy with --offline",
             )
         self._waited += wait
-        self._owed = wait
+        self._owed.wait = wait
 
     def _check_length(self, length: int) -> None:
         if self._commit is None and length > _MAX_REPLY:

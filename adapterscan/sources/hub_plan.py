@@ -12,14 +12,15 @@ from adapterscan.sources.names import label, name_collisions, unsafe_name
 from adapterscan.text import plural, size_text
 
 MAX_TEXT_BYTES = 32 << 20  # the largest tokenizer.json in use are about 20 MB
-MAX_PICKLE_BYTES = 64 << 20  # optimizer states beyond it are of no use to anyone but the trainer
+MAX_PICKLE_BYTES = 64 << 20  # of larger ones, only what the search for pickles takes is read
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to fetch and what to say about the rest. `fetch` and `listed` partition the files."""
+    """What to fetch and what to say about the rest. The first three partition the files."""
 
     fetch: tuple[File, ...]
+    ranged: tuple[File, ...]  # to be read by ranges
     listed: tuple[File, ...]
     problems: tuple[Skipped, ...]
     evidence: tuple[Evidence, ...]
@@ -31,6 +32,7 @@ def plan(listing: Iterable[File], *, max_bytes: int) -> Plan:
     Raises TooLarge when the files to fetch weigh more than `max_bytes` together.
     """
     fetch: list[File] = []
+    ranged: list[File] = []
     listed: list[File] = []
     problems: list[Skipped] = []
     evidence: list[Evidence] = []
@@ -45,12 +47,14 @@ def plan(listing: Iterable[File], *, max_bytes: int) -> Plan:
             problems.append(Skipped(label(file.path), "listed twice by the hub", failed=True))
         elif why := why_not_fetched(file):
             listed.append(replace(file, not_fetched=why))
+        elif _is_for_ranges(file):
+            ranged.append(file)
         else:
             fetch.append(file)
         seen.add(file.path)
     _check_total(fetch, max_bytes)
-    evidence += name_collisions(file.path for file in (*fetch, *listed))
-    return Plan(tuple(fetch), tuple(listed), tuple(problems), tuple(evidence))
+    evidence += name_collisions(file.path for file in (*fetch, *ranged, *listed))
+    return Plan(tuple(fetch), tuple(ranged), tuple(listed), tuple(problems), tuple(evidence))
 
 
 def unsafe(path: str, reason: str) -> tuple[Evidence, Skipped]:
@@ -67,19 +71,22 @@ def why_not_fetched(file: File) -> str:
     if is_companion_config(file.path):
         return _too_big(file, MAX_TEXT_BYTES)
     match file.kind:
-        case FileKind.CONFIG | FileKind.CARD:
+        case FileKind.CONFIG | FileKind.CARD | FileKind.PICKLE | FileKind.UNKNOWN:
             return ""
         case FileKind.WEIGHTS:
             named = "named like the weights of a whole model, not of an adapter"
             return named if is_full_model(file.path) else ""
-        case FileKind.PICKLE | FileKind.UNKNOWN:
-            return _too_big(file, MAX_PICKLE_BYTES)
         case FileKind.TOKENIZER:
             return _too_big(file, MAX_TEXT_BYTES)
         case FileKind.CODE:
             return "code is reported by its presence, not read"
         case FileKind.OTHER:
             return "not read by adapter loaders"
+
+
+def _is_for_ranges(file: File) -> bool:
+    large = file.size > MAX_PICKLE_BYTES
+    return large and file.kind in (FileKind.PICKLE, FileKind.UNKNOWN)
 
 
 def _too_big(file: File, limit: int) -> str:
