@@ -167,6 +167,7 @@ class Artifact:
     endpoint: str | None = None
     problems: tuple[Skipped, ...] = ()
     evidence: tuple[Evidence, ...] = ()  # facts that only the source can see (links, renames)
+    own_names: tuple[str, ...] = ()  # what a loader may call it: ids on the hub, absolute paths
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,6 +141,7 @@ class _Visit:
             endpoint=self.endpoint,
             problems=tuple(problems),
             evidence=tuple(evidence),
+            own_names=tuple(name for name in (self.ref.location, info.id) if name),
         )
 
     def _resolve(self) -> ModelInfo:

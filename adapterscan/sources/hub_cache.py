@@ -47,6 +47,7 @@ def open_cached(ref: Ref, cache_dir: Path) -> Artifact:
         commit=commit,
         files=tuple(sorted((*local.files, *missing), key=lambda file: file.path)),
         problems=(*local.problems, *_offline_problems(missing)),
+        own_names=(ref.location,),
     )
 
 

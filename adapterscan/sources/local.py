@@ -59,7 +59,7 @@ def open_folder(
             hint="check the permissions of the folder",
         ) from error
     facts = list(_walk(_Tree(root, max_entries, max_depth)))
-    return _artifact(ref, label(ref.location), facts)
+    return _artifact(ref, Path(ref.location), facts)
 
 
 def open_file(ref: Ref) -> Artifact:
@@ -78,7 +78,7 @@ def open_file(ref: Ref) -> Artifact:
         facts += _leaf(tree, config.name, tree.root / config.name)
         taken.add(config.name)
     facts += _siblings(given.parent, taken)
-    return _artifact(ref, label(ref.location), facts)
+    return _artifact(ref, given.parent, facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +115,30 @@ def _resolved(ref: Ref) -> Path:
         ) from error
 
 
-def _artifact(ref: Ref, name: str, facts: list[_Fact]) -> Artifact:
+def _artifact(ref: Ref, folder: Path, facts: list[_Fact]) -> Artifact:
     files = tuple(
         sorted((fact for fact in facts if isinstance(fact, File)), key=lambda file: file.path)
     )
     evidence = [fact for fact in facts if isinstance(fact, Evidence)]
     evidence += name_collisions(file.path for file in files)
     problems = tuple(fact for fact in facts if isinstance(fact, Skipped))
-    return Artifact(ref, name, files, problems=problems, evidence=tuple(evidence))
+    return Artifact(
+        ref,
+        label(ref.location),
+        files,
+        problems=problems,
+        evidence=tuple(evidence),
+        own_names=tuple(_own_names(folder)),
+    )
+
+
+def _own_names(folder: Path) -> Iterator[str]:
+    """Yield the paths of `folder`, and a repository's id when it is a snapshot in a hub cache."""
+    given, real = folder.absolute(), folder.resolve()
+    yield from dict.fromkeys(label(Path(os.path.normpath(p)).as_posix()) for p in (given, real))
+    cache = _cache_repository(real)
+    if cache is not None:
+        yield cache.name.removeprefix("models--").replace("--", "/")
 
 
 def _walk(tree: _Tree) -> Iterator[_Fact]:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from adapterscan.detectors.detector import Detector
+from adapterscan.detectors.static.base_model import base_kind, is_hub_id
 from adapterscan.formats.config import AdapterConfig
 from adapterscan.formats.deltas import Delta
 from adapterscan.formats.patterns import Matches
@@ -25,14 +26,12 @@ from adapterscan.formats.targeting import (
     pattern_fields,
     probe_patterns,
 )
-from adapterscan.model import Evidence, FileKind, Need, Scalar, Subject
+from adapterscan.model import Artifact, Evidence, FileKind, Need, Scalar, Subject
 from adapterscan.reading import Contents, WeighedAdapter
 from adapterscan.text import printable
 
 HUGE_RANK = 4096
 HUGE = 10**300  # JSON numbers have no bound, floats do
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REFERENCES = (
     "tokenizer_name_or_path", "prompt_tuning_init_state_dict_path",
@@ -45,7 +44,7 @@ def run(contents: Contents) -> Iterator[Evidence]:
     """Yield all `config.*` evidence but code hooks, and `adapter.*_missing`."""
     for config in contents.configs.values():
         yield from config.evidence
-        yield from _base(config)
+        yield from _base(config, contents.artifact)
         yield from _references(config)
         yield from _activation(config)
         if config.peft_type in ("LORA", "XLORA", "ADALORA"):
@@ -61,20 +60,14 @@ def run(contents: Contents) -> Iterator[Evidence]:
     yield from _missing(contents)
 
 
-def _base(config: AdapterConfig) -> Iterator[Evidence]:
-    text = config.base_model
-    if not text:
-        kind = "missing"
-    elif _URL.match(text):
-        kind = "url"
-    elif _HUB_ID.fullmatch(text) and not text.endswith((".safetensors", ".bin", ".gguf")):
-        kind = "hub"
-    else:
-        kind = "path"
-    details: dict[str, Scalar] = {"text": printable(text or "")}
+def _base(config: AdapterConfig, artifact: Artifact) -> Iterator[Evidence]:
+    text = config.base_model or ""
+    kind = base_kind(config, artifact)
+    details: dict[str, Scalar] = {"text": printable(text)}
     subject = Subject("field", config.path, "base_model_name_or_path")
     yield Evidence("config.base", subject, kind, details=details)
-    if kind == "hub" and not (config.revision and _COMMIT.fullmatch(config.revision)):
+    pinned = config.revision is not None and _COMMIT.fullmatch(config.revision)
+    if kind in ("hub", "self") and is_hub_id(text) and not pinned:
         revision = printable(config.revision) if config.revision else None
         yield Evidence("config.base_unpinned", Subject("field", config.path, "revision"), revision)
 

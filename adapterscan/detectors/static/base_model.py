@@ -1,0 +1,97 @@
+"""Say what a config's base model is: a hub id, a path, an address, or the artifact itself.
+
+Source: transformers 5.23 and peft 0.21.2 hand the text to `from_pretrained`, which takes a folder
+of that name, as seen from where the process runs, before a repository on the hub. An artifact that
+is its own base decides the model under the adapter too, and whole models are not analysed here.
+Limits: a folder on a disk does not say what it is called on the hub, and nobody knows from which
+directory it will be loaded; every place from which a relative path leads into it counts.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from adapterscan.formats.config import AdapterConfig
+from adapterscan.model import Artifact
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
+_FILES = (".safetensors", ".bin", ".gguf")
+#: The ways to write a repository: `org/name`, with a revision, as an address, for git.
+_REPOSITORY = re.compile(
+    r"(?:hf://|(?:https?://)?(?P<host>[^/\s@]+)/)?(?P<id>[\w.-]+/[\w.-]+?)(?:\.git)?"
+    r"(?:@[^\s]*|/(?:tree|blob|raw|resolve|commit)/[^\s]*)?/*(?:[?#][^\s]*)?",
+    re.IGNORECASE,
+)
+_HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
+_ABSOLUTE = re.compile(r"/|[A-Za-z]:/")
+_LONGEST = 4096  # of a path or an address that anything opens
+
+
+def base_kind(config: AdapterConfig, artifact: Artifact) -> str:
+    """Return "missing", "self", "url", "hub" or "path"."""
+    text = (config.base_model or "").strip()
+    if not text:
+        return "missing"
+    if len(text) <= _LONGEST and (
+        _is_own_repository(text, artifact) or _is_own_folder(text, config, artifact)
+    ):
+        return "self"
+    if _URL.match(text):
+        return "url"
+    return "hub" if is_hub_id(text) else "path"
+
+
+def is_hub_id(text: str) -> bool:
+    """Return whether `text` has the form of an id on the hub, `name` or `org/name`."""
+    return _HUB_ID.fullmatch(text) is not None and not text.endswith(_FILES)
+
+
+def _is_own_repository(text: str, artifact: Artifact) -> bool:
+    match = _REPOSITORY.fullmatch(text)
+    if match is None:
+        return False
+    hosts = {*_HOSTS, urlsplit(artifact.endpoint or "").netloc.lower()}
+    if match["host"] is not None and match["host"].lower() not in hosts:
+        return False
+    return match["id"].lower() in {name.lower() for name in artifact.own_names}
+
+
+def _is_own_folder(text: str, config: AdapterConfig, artifact: Artifact) -> bool:
+    """Return whether a loader that runs in or above the artifact would find `text` inside of it."""
+    paths = {file.path for file in artifact.files}
+    for inside in _insides(text.replace("\\", "/"), posixpath.dirname(config.path), artifact):
+        if is_hub_id(text):  # a folder that happens to have the name of a model holds no model
+            found = posixpath.join(inside, "config.json") in paths
+        else:
+            found = not inside or any(
+                path == inside or path.startswith(f"{inside}/") for path in paths
+            )
+        if found:
+            return True
+    return False
+
+
+def _insides(text: str, folder: str, artifact: Artifact) -> Iterator[str]:
+    """Yield where in the artifact `text` may lead, "" for its root."""
+    known = [name for name in artifact.own_names if _ABSOLUTE.match(name)]
+    if _ABSOLUTE.match(text):
+        places = [(root, posixpath.normpath(text)) for root in known]
+    else:
+        # on the hub, a clone is called like the repository
+        roots = known or [f"/{name.rpartition('/')[2]}" for name in artifact.own_names]
+        places = [
+            (root, posixpath.normpath(posixpath.join(root, start, text)))
+            for root in roots
+            for start in ("", folder)
+        ]
+        ending = f"/{posixpath.normpath(text)}"
+        places += [(root, root) for root in known if root.endswith(ending)]
+    for root, place in places:
+        if place == root:
+            yield ""
+        elif place.startswith(f"{root}/"):
+            yield place.removeprefix(f"{root}/")
