@@ -132,7 +132,8 @@ def _read_parts(contents: Contents, file: File) -> None:
 
     def bring(spans: Sequence[Span]) -> NoReturn:
         reason = file.not_fetched or "could not be read by ranges where its pickles go on"
-        raise Unreadable(file.path, reason, hint="download it, and scan the folder it is in")
+        hint = "scan again, name a subfolder, or download it and scan the folder it is in"
+        raise Unreadable(file.path, reason, hint=hint)
 
     outcome = _Outcome("partly analysed")
     source = PartialFile(file.path, file.size, bring, file.parts or ())

@@ -41,7 +41,6 @@ _HEAD = 1024
 _ATTEMPTS = 3  # at a range that is cut off
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
 _SHA256 = re.compile("[0-9a-f]{64}")
-_HINT = "download it, and scan the folder it is in"
 
 
 @dataclass(slots=True)
@@ -118,7 +117,7 @@ class _Remote:
         except SourceError as error:
             if isinstance(error, Unreachable | RateLimited):
                 self.allowance.closed = error.reason
-            raise self._problem(error.reason, error.hint) from error
+            raise self._problem(error.reason) from error
 
     def _charge(self, spans: Sequence[Span]) -> None:
         if self.allowance.closed:
@@ -129,7 +128,9 @@ class _Remote:
             more = f"{size_text(size)} more, {size_text(left)} are left"
             raise self._problem(f"needs more bytes than are read by ranges ({more})")
         if len(spans) > self.allowance.requests:
-            raise self._problem(f"needs more than {MOST_REQUESTS:,} ranges")
+            left = self.allowance.requests
+            reason = f"needs {len(spans):,} more ranges, {left:,} of {MOST_REQUESTS:,} are left"
+            raise self._problem(reason)
         self.room -= size
         self.allowance.nbytes -= size
         self.allowance.requests -= len(spans)
@@ -214,8 +215,8 @@ class _Remote:
     def _wrong(self, what: str) -> Unreadable:
         return self._problem(f"too large to fetch, and the hub sends {what}")
 
-    def _problem(self, reason: str, hint: str = _HINT) -> Unreadable:
-        return Unreadable(self.file.path, reason, hint=hint)
+    def _problem(self, reason: str) -> Unreadable:
+        return Unreadable(self.file.path, reason)
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

@@ -397,7 +397,8 @@ def test_an_archive_of_too_many_members_does_not_pass(hub, given) -> None:
     far = [(f"a/{number}", Hole(40_000)) for number in range(21_000)]
     report = given({STATE: archive([("a/data.pkl", ATTACK), *far])})
     assert verdict(report) == EXIT_INCOMPLETE
-    assert "20,000 ranges" in said(report)[0].reason
+    assert "needs 20,999 more ranges" in said(report)[0].reason
+    assert "name a subfolder" in said(report)[0].hint
     assert len(hub.requests) < 50
 
 

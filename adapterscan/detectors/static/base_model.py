@@ -12,7 +12,6 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 from adapterscan.formats.config import AdapterConfig
 from adapterscan.model import Artifact
@@ -54,7 +53,8 @@ def _is_own_repository(text: str, artifact: Artifact) -> bool:
     match = _REPOSITORY.fullmatch(text)
     if match is None:
         return False
-    hosts = {*_HOSTS, urlsplit(artifact.endpoint or "").netloc.lower()}
+    endpoint = (artifact.endpoint or "").lower()
+    hosts = {*_HOSTS, endpoint.partition("://")[2].partition("/")[0]}
     if match["host"] is not None and match["host"].lower() not in hosts:
         return False
     return match["id"].lower() in {name.lower() for name in artifact.own_names}
