@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adapterscan.model import Artifact, Ref, SourceKind
-from adapterscan.sources.hub import HubOptions, open_hub
+from adapterscan.sources.hub_options import HubOptions
 from adapterscan.sources.kinds import file_kind
 from adapterscan.sources.local import open_file, open_folder
 from adapterscan.sources.refs import parse_ref
@@ -14,7 +14,6 @@ __all__ = [
     "open_artifact",
     "open_file",
     "open_folder",
-    "open_hub",
     "parse_ref",
 ]
 
@@ -23,6 +22,8 @@ def open_artifact(ref: Ref, hub_options: HubOptions) -> Artifact:
     """Return the artifact that `ref` points at. Raises SourceError or UsageError."""
     match ref.kind:
         case SourceKind.HUB:
+            from adapterscan.sources.hub import open_hub  # 20 ms that local scans do not need
+
             return open_hub(ref, hub_options)
         case SourceKind.FOLDER:
             return open_folder(ref)

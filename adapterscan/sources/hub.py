@@ -10,7 +10,7 @@ import errno
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -30,6 +30,7 @@ from adapterscan.model import (
 from adapterscan.sources.hub_cache import COMMIT, open_cached, remember_revision
 from adapterscan.sources.hub_errors import client_errors, explain, leaks
 from adapterscan.sources.hub_guard import Guard
+from adapterscan.sources.hub_options import HubOptions
 from adapterscan.sources.hub_plan import Plan, plan, unsafe
 from adapterscan.sources.hub_ranges import MOST_BYTES, Allowance, Hub, fetch_parts
 from adapterscan.sources.kinds import file_kind
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
 _Answer = TypeVar("_Answer")
 
-DEFAULT_MAX_DOWNLOAD = 5_000_000_000
 MAX_LISTED = 50_000
 
 #: What the file system says about one name or its neighbours, not about the cache as a whole.
@@ -57,20 +57,6 @@ _NAME_ERRORS = frozenset(
         errno.ENOTDIR,
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class HubOptions:
-    """How to talk to a hub. None means: what the hub client itself would do."""
-
-    endpoint: str | None = None
-    offline: bool = False  # use the client's cache only
-    max_download: int = DEFAULT_MAX_DOWNLOAD  # bytes of one artifact
-    progress: bool = False
-    token: str | bool | None = None  # False: send none
-    cache_dir: Path | None = None
-    patience: float = 60.0  # seconds of waiting in total when the hub asks to slow down
-    timeout: float = 30.0  # seconds without an answer where the client would wait for ever
 
 
 def open_hub(ref: Ref, options: HubOptions) -> Artifact:
