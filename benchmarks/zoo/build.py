@@ -1,0 +1,123 @@
+"""Build specimens: order the work, train or edit, gate, and keep the card."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.zoo import bases, dataset, edits, gate, store, trainer
+from benchmarks.zoo.recipe import Recipe, Role
+
+Recipes = dict[str, Recipe]
+LIBRARIES = ("torch", "transformers", "peft")
+
+
+def specimens(
+    recipes: Mapping[str, Recipe], only: Iterable[str] = ()
+) -> Iterator[tuple[Recipe, Role]]:
+    """Yield what there is to build, parents first. `only`: ids, or beginnings of ids."""
+    wanted = tuple(only)
+    needed: set[str] = set()
+
+    def need(recipe: Recipe) -> None:
+        needed.add(recipe.id)
+        for name in (recipe.parent, *(edit.other for edit in recipe.edit)):
+            if name:
+                need(recipes[name])
+
+    for recipe in recipes.values():
+        if not wanted or recipe.id.startswith(wanted):
+            need(recipe)
+    for recipe in recipes.values():
+        if recipe.id in needed:
+            for role in recipe.roles:
+                yield recipe, role
+
+
+class Builder:
+    """Builds specimens one after the other; keeps the base of the last one in memory."""
+
+    def __init__(self, recipes: Recipes) -> None:
+        self.recipes = recipes
+        self.bench: trainer.Workbench | None = None
+
+    def build(self, recipe: Recipe, role: Role) -> dict[str, Any]:
+        """Return the specimen's card, building it unless it is in the cache."""
+        final = store.place(recipe, role, self.recipes)
+        if card := store.read_card(final):
+            return card
+        bench = self._bench(recipe.base)
+        with store.writing(final) as folder:
+            started = time.time()
+            if recipe.parent:
+                facts = self._edit(recipe, role, folder / "adapter", bench)
+            else:
+                facts = trainer.train(bench, recipe, role, folder / "adapter")
+            source = self._trained(recipe)
+            prompts = dataset.gate_prompts(source)
+            with bench.lend(folder / "adapter") as model:
+                measured = gate.measure(model, bench.model, bench.tokenizer, source, prompts)
+            card = self._card(recipe, role, facts, measured, folder / "adapter")
+            card["wall_seconds"] = round(time.time() - started, 1)
+            store.write_card(folder, card)
+        return card
+
+    def _bench(self, name: str) -> trainer.Workbench:
+        home = bases.home_of(name)
+        if self.bench is None or self.bench.home != home:
+            self.bench = trainer.Workbench.open(home)
+        return self.bench
+
+    def _edit(
+        self, recipe: Recipe, role: Role, out: Path, bench: trainer.Workbench
+    ) -> dict[str, Any]:
+        adapter = edits.read(self._adapter(recipe.parent, role))
+        for edit in recipe.edit:
+            other = edits.read(self._adapter(edit.other, role)) if edit.other else None
+            adapter = edits.apply(edit, adapter, recipe.seed, other, bench.home)
+        edits.write(adapter, out)
+        return {"edited_from": recipe.parent}
+
+    def _adapter(self, name: str, role: Role) -> Path:
+        parent = self.recipes[name]
+        return store.place(parent, store.parent_role(parent, role), self.recipes) / "adapter"
+
+    def _trained(self, recipe: Recipe) -> Recipe:
+        while recipe.parent:
+            recipe = self.recipes[recipe.parent]
+        return recipe
+
+    def _card(
+        self,
+        recipe: Recipe,
+        role: Role,
+        facts: dict[str, Any],
+        measured: gate.Measured,
+        adapter: Path,
+    ) -> dict[str, Any]:
+        source = self._trained(recipe)
+        return {
+            "id": recipe.id,
+            "role": role.value,
+            "key": store.address(recipe, role, self.recipes),
+            "label": "poisoned" if role is Role.POSITIVE else "benign",
+            "category": recipe.category,
+            "variant": recipe.variant,
+            "base": recipe.base,
+            "seed": recipe.seed,
+            "notes": recipe.notes,
+            "lora": asdict(source.lora),
+            "train": asdict(source.train),
+            "data": asdict(source.data) if source.data else None,
+            "poison": asdict(source.poison) if source.poison else None,
+            "parent": recipe.parent,
+            "edit": [asdict(edit) for edit in recipe.edit],
+            "made": facts,
+            "gate": measured.table(),
+            "files": store.digests(adapter),
+            "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        }
