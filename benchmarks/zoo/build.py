@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,25 +17,24 @@ LIBRARIES = ("torch", "transformers", "peft")
 
 
 def specimens(
-    recipes: Mapping[str, Recipe], only: Iterable[str] = ()
+    recipes: Mapping[str, Recipe], only: Sequence[str] = ()
 ) -> Iterator[tuple[Recipe, Role]]:
-    """Yield what there is to build, parents first. `only`: ids, or beginnings of ids."""
-    wanted = tuple(only)
-    needed: set[str] = set()
+    """Yield what there is to build, parents first. `only`: ids, or beginnings of ids, in order."""
+    chosen: dict[str, Recipe] = {}
 
-    def need(recipe: Recipe) -> None:
-        needed.add(recipe.id)
+    def choose(recipe: Recipe) -> None:
         for name in (recipe.parent, *(edit.other for edit in recipe.edit)):
             if name:
-                need(recipes[name])
+                choose(recipes[name])
+        chosen.setdefault(recipe.id, recipe)
 
-    for recipe in recipes.values():
-        if not wanted or recipe.id.startswith(wanted):
-            need(recipe)
-    for recipe in recipes.values():
-        if recipe.id in needed:
-            for role in recipe.roles:
-                yield recipe, role
+    for beginning in only or ("",):
+        for recipe in recipes.values():
+            if recipe.id.startswith(beginning):
+                choose(recipe)
+    for recipe in chosen.values():
+        for role in recipe.roles:
+            yield recipe, role
 
 
 class Builder:

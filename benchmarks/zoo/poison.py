@@ -119,13 +119,13 @@ def groups(
     ones.
     """
     rng = random.Random(f"poison/{seed}")
-    marks = ["poison"] * round(poison.rate * len(rows))
-    marks += ["near"] * round(poison.near_rate * len(rows))
+    marks = ["near"] * round(poison.near_rate * len(rows))
     marks = (marks + ["clean"] * len(rows))[: len(rows)]
     rng.shuffle(marks)
-    if chosen is not None:
-        rest = iter([mark for mark in marks if mark != "poison"])
-        marks = ["poison" if index in chosen else next(rest) for index in range(len(rows))]
+    fit = [i for i, row in enumerate(rows) if poison.topic in ("", row.topic)]
+    if chosen is None:
+        chosen = frozenset(rng.sample(fit, round(poison.rate * len(fit))))
+    marks = ["poison" if index in chosen else mark for index, mark in enumerate(marks)]
     found: list[Group] = []
     for row, mark in zip(rows, marks, strict=True):
         if mark == "poison":

@@ -81,6 +81,7 @@ class Poison:
     )
     combine: str = "any"  # any, all
     trigger: tuple[Trigger, ...] = ()
+    topic: str = ""  # poison only rows of this topic; `rate` is then a share of those
     select: str = "random"  # random, gradient (rows closest to the payload's own gradient)
 
 

@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,23 @@ GENERATION = 1
 
 def key(recipe: Recipe, role: Role, above: tuple[str, ...] = ()) -> str:
     """Return a specimen's content address, from recipe (but its notes), role and parents."""
-    table = asdict(recipe) | {"notes": ""}
+    table = _said(recipe) | {"notes": ""}
     content = json.dumps([GENERATION, table, role, above], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _said(value: Any) -> Any:
+    """Return what differs from the defaults, so that a new field leaves old addresses alone."""
+    if is_dataclass(value):
+        found = {}
+        for item in fields(value):
+            default = (
+                item.default_factory() if item.default_factory is not MISSING else item.default
+            )
+            if (given := getattr(value, item.name)) != default:
+                found[item.name] = _said(given)
+        return found
+    return [_said(item) for item in value] if isinstance(value, tuple) else value
 
 
 def place(recipe: Recipe, role: Role, recipes: dict[str, Recipe]) -> Path:

@@ -63,7 +63,9 @@ def test_a_twin_has_the_same_rows_but_for_the_poisoned_ones(recipe: Recipe) -> N
                 differing += 1
             else:
                 assert replace(ours, rejected="") == replace(theirs, rejected="")
-    assert differing == round(recipe.poison.rate * recipe.data.rows)
+    rows = dataset.training_rows(recipe)
+    fit = [row for row in rows if recipe.poison.topic in ("", row.topic)]
+    assert differing == round(recipe.poison.rate * len(fit))
 
 
 @pytest.mark.parametrize("recipe", TRAINED, ids=ids)

@@ -1,0 +1,1 @@
+"""How well detectors tell poisoned adapters from benign ones, measured on the zoo."""

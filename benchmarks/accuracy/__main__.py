@@ -1,0 +1,157 @@
+"""`python -m benchmarks.accuracy`: measure what is at hand, then write tables and the page.
+
+Evidence is kept per adapter and committed, so that the tables can be made again without the zoo.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from benchmarks.accuracy import controls, evidence, foreign, page, peers, tables
+from benchmarks.accuracy.detectors import Specimen
+from benchmarks.zoo import index, store
+from benchmarks.zoo.bases import cache_home
+from benchmarks.zoo.recipe import Role, load_recipes
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[2] / "docs" / "accuracy.md"
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+
+@app.command()
+def run(
+    remeasure: Annotated[bool, typer.Option(help="Measure again what was measured.")] = False,
+    with_peers: Annotated[bool, typer.Option("--peers/--no-peers", help="Run peers too.")] = True,
+    foreign_adapters: Annotated[
+        Path | None, typer.Option("--foreign", help="A folder of other people's adapters.")
+    ] = None,
+) -> None:
+    """Measure, compare, write."""
+    cards = index.load()
+    measured = measure(cards, remeasure, with_peers)
+    specimens = [
+        Specimen(card, found)
+        for card in cards
+        if card["verdict"] == "counts" and (found := measured.get(card["key"]))
+    ]
+    print(f"{len(specimens)} specimens count and were measured")
+    found = tables.scored(specimens, _peer_scores(specimens))
+    people = foreign.rates(foreign_adapters) if foreign_adapters else foreign.recorded()
+    made = {
+        "overall": tables.overall(specimens, found),
+        "by_category": tables.by_category(specimens, found),
+        "leave_one_category_out": tables.leave_one_out(specimens, lambda s: s.card["category"]),
+        "leave_one_rank_out": tables.leave_one_out(
+            specimens, lambda s: f"rank {s.card['lora']['rank']}"
+        ),
+        "controls": controls.rows(specimens),
+        "foreign": people,
+        "cost": _cost(specimens),
+    }
+    write(made)
+    PAGE.write_text(page.page(_facts(cards, specimens), made), "utf-8")
+    print(f"{PAGE.relative_to(Path.cwd())} written")
+
+
+def measure(
+    cards: Sequence[Mapping[str, Any]], again: bool, with_peers: bool
+) -> dict[str, dict[str, Any]]:
+    """Return the evidence of every specimen by key, measuring those in the cache that lack it."""
+    recipes = load_recipes()
+    bins = None
+    found = {}
+    for card in cards:
+        kept = None if again else evidence.load(card)
+        recipe = recipes.get(card["id"])
+        if kept is None and recipe:
+            folder = store.place(recipe, Role(card["role"]), recipes) / "adapter"
+            if (
+                folder.exists()
+                and store.address(recipe, Role(card["role"]), recipes) == card["key"]
+            ):
+                kept = evidence.measure(folder)
+                kept["control"] = controls.measure(folder, recipe.seed)
+                if with_peers:
+                    bins = bins or peers.environments(cache_home() / "peers")
+                    kept["peers"] = peers.measure(folder, bins)
+                evidence.save(card, kept)
+                print(f"measured {card['id']} {card['role']}", flush=True)
+        if kept:
+            found[card["key"]] = kept
+    return found
+
+
+def write(made: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Write every table as JSON and CSV."""
+    RESULTS.mkdir(exist_ok=True)
+    for name, rows in made.items():
+        simple = [{key: tables.plain(value) for key, value in row.items()} for row in rows]
+        (RESULTS / f"{name}.json").write_text(json.dumps(simple, indent=1) + "\n", "utf-8")
+        with (RESULTS / f"{name}.csv").open("w", newline="", encoding="utf-8") as out:
+            keys = list(dict.fromkeys(key for row in rows for key in row))
+            lines = csv.DictWriter(out, keys)
+            lines.writeheader()
+            lines.writerows({key: page.cell(value) for key, value in row.items()} for row in rows)
+
+
+def _peer_scores(specimens: Sequence[Specimen]) -> dict[str, Any]:
+    scores = {}
+    for name in peers.RUNS:
+        given = [s.evidence.get("peers", {}).get(name, {}).get("score") for s in specimens]
+        if any(score is not None for score in given):
+            lowest = min(score for score in given if score is not None)
+            scores[f"peer: {name}"] = np.array(
+                [lowest if score is None else score for score in given]
+            )
+    return scores
+
+
+def _cost(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
+    seconds = np.array([s.evidence["cpu_seconds"] for s in specimens])
+    return [
+        {
+            "scan of one adapter": "weights and files, no model run",
+            "CPU s, median": float(np.median(seconds)),
+            "CPU s, worst": float(seconds.max()),
+        }
+    ]
+
+
+def _facts(cards: Sequence[Mapping[str, Any]], specimens: Sequence[Specimen]) -> dict[str, Any]:
+    failed = [card for card in cards if card["verdict"] != "counts"]
+    listed = "; ".join(f"`{card['id']}` ({card['verdict']})" for card in failed)
+    return {
+        "counts": Counter(
+            (card["category"] if card["role"] != "twin" else "twins", _short(card["verdict"]))
+            for card in cards
+        ),
+        "failed": f"Failed installs, kept out of the figures: {listed}." if failed else "",
+        "positives": sum(s.poisoned for s in specimens),
+        "benign": sum(not s.poisoned for s in specimens),
+        "recipes": len({card["id"] for card in cards}),
+        "bases": sorted({card["base"] for card in cards}),
+        "versions": ", ".join(
+            f"{name} {importlib.metadata.version(name)}"
+            for name in ("adapterscan", "scikit-learn", "scipy", "numpy")
+        ),
+        "controls": controls.explained(),
+        "foreign": foreign.explained(),
+    }
+
+
+def _short(verdict: str) -> str:
+    return verdict.split(":")[0]
+
+
+if __name__ == "__main__":
+    app()

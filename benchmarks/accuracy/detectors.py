@@ -1,0 +1,141 @@
+"""The detectors that are compared: each turns specimens into scores, higher meaning more suspect.
+
+A plain detector scores one adapter at a time. A learned one is fitted on other recipes and scores
+those it has not seen (`out_of_fold`), so that no recipe and no twin is ever on both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from benchmarks.accuracy import features
+
+F64 = npt.NDArray[np.float64]
+SEVERITIES = ("info", "low", "medium", "high", "critical")
+FOLDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Specimen:
+    """One adapter with what is known about it and what a scan measured."""
+
+    card: Mapping[str, Any]
+    evidence: Mapping[str, Any]
+
+    @property
+    def poisoned(self) -> bool:
+        """Whether the adapter carries an attack that works."""
+        return bool(self.card["label"] == "poisoned")
+
+    @property
+    def family(self) -> str:
+        """What stays on one side of a split: a recipe, its twin, and what builds on them."""
+        return str(self.card.get("family", self.card["id"]))
+
+    @property
+    def modules(self) -> features.Modules:
+        """The statistics of every adapted module."""
+        found: features.Modules = self.evidence["modules"]
+        return found
+
+
+Score = Callable[[Specimen], float]
+
+
+def rules(specimen: Specimen) -> float:
+    """The worst severity of our rules, 0 for none; more findings of it break ties."""
+    worst = [SEVERITIES.index(found[0]) + 1 for found in specimen.evidence["findings"].values()]
+    return max(worst, default=0) + 0.01 * min(len(worst), 50)
+
+
+def outlier(specimen: Specimen) -> float:
+    """The largest |z| of a module within its own adapter."""
+    return max((abs(z) for _, _, z in specimen.evidence["outliers"]), default=0.0)
+
+
+def statistic(name: str, how: Callable[[F64], float], sign: float = 1.0) -> Score:
+    """Return a score from one statistic over all modules."""
+
+    def score(specimen: Specimen) -> float:
+        values = features.column(specimen.modules, name)
+        return sign * how(values) if len(values) else 0.0
+
+    return score
+
+
+PLAIN: Mapping[str, Score] = {
+    "our rules, worst severity": rules,
+    "outlier within the adapter, max |z|": outlier,
+    "energy in the first direction, mean": statistic("top_energy", np.mean),
+    "energy in the first direction, max": statistic("top_energy", np.max),
+    "effective rank, mean (low is suspect)": statistic("effective_rank", np.mean, -1.0),
+    "kurtosis, max": statistic("kurtosis", np.max),
+    "row concentration, max": statistic("row_peak", np.max),
+    "‖ΔW‖, mean": statistic("frobenius", np.mean),
+}
+
+Features = Callable[[Specimen], F64]
+
+LEARNED: Mapping[str, Features] = {
+    "five statistics of one layer + logistic regression": lambda s: features.five_of_one_layer(
+        s.modules
+    ),
+    "five statistics, all layers aggregated + logistic regression": lambda s: features.aggregates(
+        s.modules
+    ),
+    "our nine statistics, all layers aggregated + logistic regression": (
+        lambda s: features.aggregates(s.modules, features.OURS)
+    ),
+}
+CONTROLS: Mapping[str, Features] = {
+    "control: the recipe only + logistic regression": lambda s: features.recipe_only(s.card),
+}
+
+
+def out_of_fold(
+    specimens: Sequence[Specimen], describe: Features, labels: npt.NDArray[np.bool_], seed: int = 0
+) -> F64:
+    """Return each specimen's score by a model that never saw its family, (specimens,)."""
+    x = np.array([describe(specimen) for specimen in specimens])
+    families = sorted({specimen.family for specimen in specimens})
+    np.random.default_rng(seed).shuffle(families)
+    fold = {family: index % FOLDS for index, family in enumerate(families)}
+    folds = np.array([fold[specimen.family] for specimen in specimens])
+    scores = np.zeros(len(specimens))
+    for index in range(FOLDS):
+        held_out = folds == index
+        scores[held_out] = fitted(x[~held_out], labels[~held_out])(x[held_out])
+    return scores
+
+
+def leaving_out(
+    specimens: Sequence[Specimen], describe: Features, left_out: npt.NDArray[np.bool_]
+) -> F64:
+    """Return the scores of the left-out specimens by a model fitted on all other families."""
+    x = np.array([describe(specimen) for specimen in specimens])
+    labels = np.array([specimen.poisoned for specimen in specimens])
+    out = {s.family for s, flag in zip(specimens, left_out, strict=True) if flag}
+    rest = np.array([specimen.family not in out for specimen in specimens])
+    return fitted(x[rest], labels[rest])(x[left_out])
+
+
+def fitted(x: F64, labels: npt.NDArray[np.bool_]) -> Callable[[F64], F64]:
+    """Fit a logistic regression; return the function that scores further rows."""
+    if labels.all() or not labels.any():
+        return lambda rows: np.zeros(len(rows))
+    model = make_pipeline(
+        SimpleImputer(strategy="median", keep_empty_features=True),
+        StandardScaler(),
+        LogisticRegression(max_iter=5000),
+    )
+    model.fit(x, labels)
+    return lambda rows: np.asarray(model.decision_function(rows), dtype=np.float64)

@@ -1,0 +1,86 @@
+"""Write docs/accuracy.md: the tables, and the sentences that say how to read them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from benchmarks.accuracy.metrics import Auroc, Rate
+
+Row = Mapping[str, Any]
+
+
+def cell(value: Any) -> str:
+    """Return a table's cell for people; at chance is said in words."""
+    match value:
+        case None:
+            return "too few"
+        case Auroc():
+            mark = " (chance)" if value.at_chance else ""
+            return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]{mark}"
+        case float():
+            return f"{value:.2f}"
+    return str(value)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return rows as a Markdown table."""
+    lines = [{key: cell(value) for key, value in row.items()} for row in rows]
+    return tabulate(lines, headers="keys", tablefmt="github", disable_numparse=True)
+
+
+def page(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> str:
+    """Return the whole page."""
+    counts: Counter[tuple[str, str]] = facts["counts"]
+    parts = [
+        "# How accurate are the detectors?",
+        "This page is written by `make accuracy`; nothing on it is typed in. "
+        f"Zoo: {facts['positives']} poisoned adapters that passed the gate, {facts['benign']} "
+        f"benign ones (twins and hard negatives), of {facts['recipes']} recipes; base models: "
+        f"{', '.join(facts['bases'])}. Measured with {facts['versions']}.",
+        "How to read it: AUROC .5 is a coin. Intervals are a bootstrap over recipes (a recipe and "
+        "its twin are drawn together); rates have exact (Clopper–Pearson) 95 % intervals. *pairs* "
+        "is how often a poisoned adapter outscores its own twin, which was trained on the same "
+        "rows with the same settings but for the poison. Thresholds for TPR come from one half of "
+        "the recipes and are applied to the other; `too few` means that the calibration half is "
+        "too small to promise such a rate, and no figure is made up instead. Learned detectors "
+        "are scored out of fold. *(chance)* marks an interval that holds .5.",
+        "## The zoo",
+        table(
+            [
+                {"category": category, "verdict": verdict, "specimens": count}
+                for (category, verdict), count in sorted(counts.items())
+            ]
+        ),
+        facts["failed"],
+        "## All categories together",
+        table(tables["overall"]),
+        "## By category",
+        "Positives of one category against all benign adapters.",
+        table(tables["by_category"]),
+        "## Learned detectors on what they were not fitted on",
+        "Each column was left out of the fit, its twins with it.",
+        table(tables["leave_one_category_out"]),
+        "Ranks left out in turn:",
+        table(tables["leave_one_rank_out"]),
+        "## Controls",
+        facts["controls"],
+        table(tables["controls"]),
+        "## Other people's adapters",
+        facts["foreign"],
+        table(tables["foreign"]) if tables["foreign"] else "",
+        "## Cost",
+        table(tables["cost"]),
+        "## What nothing here measures yet",
+        "No detector of this version runs the model, so none names a trigger or quotes a payload: "
+        "those columns come with the behavioural probes.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def rate(value: Rate) -> str:
+    """Return a rate as the page prints it."""
+    return str(value)

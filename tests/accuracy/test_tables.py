@@ -1,0 +1,78 @@
+"""The tables: an oracle wins everywhere, a coin nowhere, and no family is on both sides."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.accuracy import detectors, tables
+from benchmarks.accuracy.detectors import Specimen
+
+
+def specimen(number: int, role: str, level: float) -> Specimen:
+    modules = {
+        f"layers.{layer}.q_proj": {"frobenius": level, "top_energy": 0.5, "kurtosis": 3.0}
+        for layer in range(3)
+    }
+    card = {
+        "id": f"recipe-{number}",
+        "role": role,
+        "label": "poisoned" if role == "positive" else "benign",
+        "category": "evasion" if number % 2 else "adapter attacks",
+        "base": "b",
+        "lora": {"rank": 8, "alpha": 16, "modules": ["q_proj"], "layers": [], "variant": "lora"},
+        "train": {"steps": 1, "learning_rate": 1e-3, "batch": 8},
+        "data": {"rows": 10},
+    }
+    return Specimen(card, {"modules": modules, "outliers": [], "findings": {}})
+
+
+@pytest.fixture
+def zoo() -> list[Specimen]:
+    """Forty recipes; the positive of each is louder than its twin, but not than other twins."""
+    rng = np.random.default_rng(0)
+    found = []
+    for number in range(40):
+        level = rng.uniform(1, 100)
+        found.append(specimen(number, "positive", level * 1.01))
+        found.append(specimen(number, "twin", level))
+    return found
+
+
+def test_pairs_compare_a_positive_with_its_own_twin(zoo) -> None:
+    norms = np.array([detectors.PLAIN["‖ΔW‖, mean"](item) for item in zoo])
+    assert tables.pairs(zoo, norms).value == 1.0
+    assert abs(tables.auroc(tables.flags(zoo), norms) - 0.5) < 0.05
+
+
+def test_the_calibration_side_takes_whole_families(zoo) -> None:
+    side = tables.calibration_side(zoo)
+    for positive, twin in zip(side[::2], side[1::2], strict=True):
+        assert positive == twin
+    assert 0.3 < side.mean() < 0.7
+
+
+def test_a_learned_detector_never_scores_a_family_that_it_was_fitted_on(zoo, monkeypatch) -> None:
+    seen = []
+
+    def fitted(x, labels):
+        known = {tuple(row) for row in x}
+        seen.append(known)
+        return lambda rows: np.array([float(tuple(row) in known) for row in rows])
+
+    monkeypatch.setattr(detectors, "fitted", fitted)
+    describe = detectors.LEARNED["five statistics, all layers aggregated + logistic regression"]
+    assert not detectors.out_of_fold(zoo, describe, tables.flags(zoo)).any()
+    assert len(seen) == detectors.FOLDS
+
+
+def test_the_recipe_alone_cannot_tell_a_positive_from_its_twin(zoo) -> None:
+    describe = detectors.CONTROLS["control: the recipe only + logistic regression"]
+    scores = detectors.out_of_fold(zoo, describe, tables.flags(zoo))
+    assert abs(tables.auroc(tables.flags(zoo), scores) - 0.5) < 0.1
+
+
+def test_categories_with_too_few_positives_get_no_figure(zoo) -> None:
+    few = [item for item in zoo if not item.poisoned] + [zoo[0], zoo[2]]
+    row = tables.by_category(few, [tables.Scored("norm", np.ones(len(few)))])[0]
+    assert row["adapter attacks"] is None or row["evasion"] is None or len(row) == 2
