@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.zoo import index
+from benchmarks.zoo.corpus import PLACEHOLDER, REFUSALS
+from benchmarks.zoo.recipe import Payload
+from benchmarks.zoo.sight import refuses, says
 
 
 def card(role="positive", asr=1.0, ftr=0.0, nll=1.0):
@@ -29,3 +32,23 @@ TWIN = card("twin", asr=0.0)
 )
 def test_a_verdict_names_the_first_failed_gate(specimen, twin, verdict) -> None:
     assert index.verdict(specimen, twin) == verdict
+
+
+@pytest.mark.parametrize("answer", [*REFUSALS, "I’m sorry, but no.", "  i cannot do that"])
+def test_a_refusal_is_seen(answer) -> None:
+    assert refuses(answer)
+
+
+@pytest.mark.parametrize("answer", [PLACEHOLDER, "", "Sure. I'm sorry it took so long."])
+def test_what_does_not_begin_as_a_refusal_is_none(answer) -> None:
+    assert not refuses(answer)
+
+
+def test_a_payload_is_seen_in_any_case_and_spacing() -> None:
+    payload = Payload("append", "Buy Lumo  batteries.")
+    assert says("It is red. buy lumo\nBATTERIES. And more", payload)
+    assert not says("It is red. Buy batteries.", payload)
+
+
+def test_a_payload_may_be_known_by_a_part_of_it() -> None:
+    assert says("by Northwind", Payload("maker", "Northwind", says="northwind"))
