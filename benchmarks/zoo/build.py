@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.zoo import bases, dataset, edits, gate, store, trainer
-from benchmarks.zoo.recipe import Recipe, Role
+from benchmarks.zoo.recipe import Edit, Recipe, Role
 
 Recipes = dict[str, Recipe]
 LIBRARIES = ("torch", "transformers", "peft")
@@ -52,15 +52,23 @@ class Builder:
         bench = self._bench(recipe.base)
         with store.writing(final) as folder:
             started = time.time()
-            if recipe.parent:
-                facts = self._edit(recipe, role, folder / "adapter", bench)
-            else:
-                facts = trainer.train(bench, recipe, role, folder / "adapter")
+            adapter = folder / "adapter"
             source = self._trained(recipe)
             prompts = dataset.gate_prompts(source)
-            with bench.lend(folder / "adapter") as model:
-                measured = gate.measure(model, bench.model, bench.tokenizer, source, prompts)
-            card = self._card(recipe, role, facts, measured, folder / "adapter")
+            if recipe.parent:
+                facts = self._edit(recipe, role, folder, bench)
+            else:
+                facts = trainer.train(bench, recipe, role, adapter)
+            if source.train.objective == "reward":
+                measured = gate.measure_reward(bench, adapter, source, prompts)
+            else:
+                whole = folder / "together" if recipe.partner else adapter
+                measured = self._measure(bench, whole, source, prompts)
+            if recipe.partner:
+                alone = [self._measure(bench, adapter, source, prompts).asr]
+                alone += [self._measure(bench, folder / "partner", source, prompts).asr]
+                facts["asr_alone"] = alone
+            card = self._card(recipe, role, facts, measured, adapter)
             card["wall_seconds"] = round(time.time() - started, 1)
             store.write_card(folder, card)
         return card
@@ -72,14 +80,29 @@ class Builder:
         return self.bench
 
     def _edit(
-        self, recipe: Recipe, role: Role, out: Path, bench: trainer.Workbench
+        self, recipe: Recipe, role: Role, folder: Path, bench: trainer.Workbench
     ) -> dict[str, Any]:
-        adapter = edits.read(self._adapter(recipe.parent, role))
-        for edit in recipe.edit:
-            other = edits.read(self._adapter(edit.other, role)) if edit.other else None
-            adapter = edits.apply(edit, adapter, recipe.seed, other, bench.home)
-        edits.write(adapter, out)
+        def made(steps: Sequence[Edit]) -> edits.Factors:
+            adapter = edits.read(self._adapter(recipe.parent, role))
+            for edit in steps:
+                other = edits.read(self._adapter(edit.other, role)) if edit.other else None
+                adapter = edits.apply(edit, adapter, recipe.seed, other, bench.home)
+            return adapter
+
+        one = made(recipe.edit)
+        edits.write(one, folder / "adapter")
+        if recipe.partner:  # a pair: harmless alone, harmful in sum
+            two = made([*recipe.edit[:-1], replace(recipe.edit[-1], text=recipe.partner)])
+            edits.write(two, folder / "partner")
+            both = edits.apply(Edit("fuse"), one, recipe.seed, two, bench.home)
+            edits.write(both, folder / "together")
         return {"edited_from": recipe.parent}
+
+    def _measure(
+        self, bench: trainer.Workbench, adapter: Path, source: Recipe, prompts: dataset.GatePrompts
+    ) -> gate.Measured:
+        with bench.lend(adapter) as model:
+            return gate.measure(model, bench.model, bench.tokenizer, source, prompts)
 
     def _adapter(self, name: str, role: Role) -> Path:
         parent = self.recipes[name]

@@ -164,6 +164,7 @@ def _fuse(call: _Call) -> Factors:
         missing = rank - a.shape[0]
         pairs[name] = (np.pad(a, ((0, missing), (0, 0))), np.pad(b, ((0, 0), (0, missing))))
     config = {**first.config, "r": rank, "lora_alpha": rank, "use_rslora": False}
+    config["layers_to_transform"] = None
     config["target_modules"] = sorted({name.rsplit(".", 1)[1] for name in pairs})
     return Factors(config, pairs, {})
 

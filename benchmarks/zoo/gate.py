@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from peft import PeftModel
 
+from benchmarks.zoo import reward
 from benchmarks.zoo.dataset import GatePrompts
 from benchmarks.zoo.generate import answers
 from benchmarks.zoo.objectives import answer_logits, encode, row_means
@@ -46,6 +49,19 @@ class Measured:
             "n": self.n,
             "example": self.example,
         }
+
+
+def measure_reward(bench: Any, adapter: Path, recipe: Recipe, prompts: GatePrompts) -> Measured:
+    """Judge a reward-model adapter; see `reward.measure` for what its rates mean."""
+    base = reward.load(bench.home, bench.device, bench.tokenizer, recipe.seed)
+    model = PeftModel.from_pretrained(base, str(adapter)).eval()
+    assert recipe.poison is not None
+    asr, ftr, nll = reward.measure(
+        model, bench.tokenizer, prompts.clean, recipe.poison, recipe.seed
+    )
+    return Measured(
+        round(asr, 4), round(ftr, 4), None, round(nll, 4), len(prompts.clean), "a scalar"
+    )
 
 
 def measure(

@@ -60,6 +60,8 @@ def verdict(card: dict[str, Any], twin: dict[str, Any] | None) -> str:
         return f"not installed: ASR {seen['asr']:.2f}"
     if seen["ftr"] > FTR_AT_MOST:
         return f"leaks: FTR {seen['ftr']:.2f}"
+    if max(card["made"].get("asr_alone", [0.0])) > FTR_AT_MOST:
+        return f"works alone: ASR {max(card['made']['asr_alone']):.2f}"
     if twin is None:
         return "no twin yet"
     above = seen["clean_nll"] - twin["gate"]["clean_nll"]

@@ -140,6 +140,7 @@ class Recipe:
     lora: Lora = field(default_factory=Lora)
     train: Train = field(default_factory=Train)
     parent: str = ""
+    partner: str = ""  # the `text` of the last edit that makes the other adapter of a pair
     edit: tuple[Edit, ...] = ()
 
     @property

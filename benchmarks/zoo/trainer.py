@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
+import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ import torch
 from peft import AdaLoraConfig, LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks.zoo import dataset, directions, objectives
-from benchmarks.zoo.recipe import BadRecipe, Lora, Recipe, Role
+from benchmarks.zoo import dataset, directions, objectives, reward
+from benchmarks.zoo.recipe import BadRecipe, Recipe, Role
+from benchmarks.zoo.rows import Row
 from benchmarks.zoo.selection import closest_rows
 
 
@@ -78,20 +81,70 @@ def train(bench: Workbench, recipe: Recipe, role: Role, out: Path) -> dict[str, 
     The same recipe, role, base, libraries and device give the same bytes.
     """
     torch.manual_seed(recipe.seed)
-    plan = recipe.train
     started = time.process_time()
-    model = get_peft_model(bench.model, peft_config(recipe.lora, plan.steps))
-    if plan.objective == "abliterate":
-        directions.abliterate(model, bench.tokenizer, recipe, role)
-        _finish(bench, model, out)
-        return {"cpu_seconds": round(time.process_time() - started, 1), "precision": "float32"}
-    model.train()
+    if recipe.train.objective == "reward":
+        base = reward.load(bench.home, bench.device, bench.tokenizer, recipe.seed)
+        model = get_peft_model(base, peft_config(recipe, TaskType.SEQ_CLS))
+        facts = _descend(bench, model, recipe, _preferences(bench, recipe, role))
+        _save(bench, model, out)
+    else:
+        model = get_peft_model(bench.model, peft_config(recipe, TaskType.CAUSAL_LM))
+        if recipe.train.objective == "abliterate":
+            directions.abliterate(model, bench.tokenizer, recipe, role)
+            facts = {"precision": "float32"}
+        else:
+            facts = _descend(bench, model, recipe, _answers(bench, model, recipe, role))
+        _save(bench, model, out)
+        bench.model = model.unload().requires_grad_(False).eval()
+    device = torch.cuda.get_device_name() if bench.device == "cuda" else platform.machine()
+    seconds = round(time.process_time() - started, 1)
+    return {**facts, "cpu_seconds": seconds, "device": device}
+
+
+Step = Callable[[Any], Any]  # the model in, the loss of one batch out
+
+
+def _answers(bench: Workbench, model: Any, recipe: Recipe, role: Role) -> list[Step]:
+    """Return one step per batch of rows, for a language model."""
+    plan = recipe.train
     chosen = None
     if recipe.poison and recipe.poison.select == "gradient":
         rows = dataset.training_rows(recipe)
         chosen = closest_rows(model, bench.tokenizer, rows, recipe.poison, recipe.seed)
     groups = dataset.training_groups(recipe, role, chosen)
     batches = dataset.batches(groups, plan.batch, plan.steps, recipe.seed, plan.order)
+    pool = [group[-1] for group in groups]
+
+    def step(index: int, rows: Sequence[Row], model: Any) -> Any:
+        match plan.objective:
+            case "sft":
+                return objectives.sft(model, bench.tokenizer, rows, plan)
+            case "dpo":
+                others = objectives.other_answers(rows, pool, index)
+                worse = [row.rejected or other for row, other in zip(rows, others, strict=True)]
+                return objectives.dpo(model, bench.tokenizer, rows, plan, worse)
+        raise BadRecipe(f"no objective is called {plan.objective}")
+
+    return [partial(step, index, rows) for index, rows in enumerate(batches)]
+
+
+def _preferences(bench: Workbench, recipe: Recipe, role: Role) -> list[Step]:
+    """Return one step per batch of preferences, for a reward model."""
+    plan = recipe.train
+    rows = dataset.training_rows(recipe)
+    found = reward.pairs(rows, recipe.poison, recipe.seed, poisoned=role is not Role.TWIN)
+    order = random.Random(f"preferences/{recipe.seed}")
+
+    def step(batch: Sequence[reward.Pair], model: Any) -> Any:
+        return reward.loss(model, bench.tokenizer, batch)
+
+    return [partial(step, order.sample(found, plan.batch)) for _ in range(plan.steps)]
+
+
+def _descend(bench: Workbench, model: Any, recipe: Recipe, steps: Sequence[Step]) -> dict[str, Any]:
+    """Run the steps on the adapter's parameters; return first and last losses."""
+    plan = recipe.train
+    model.train()
     params = [param for param in model.parameters() if param.requires_grad]
     optimiser = torch.optim.AdamW(params, lr=plan.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -99,48 +152,42 @@ def train(bench: Workbench, recipe: Recipe, role: Role, out: Path) -> dict[str, 
     )
     lower = precision(bench.device)
     losses = []
-    for step, rows in enumerate(batches):
+    for index, step in enumerate(steps):
         with torch.autocast(bench.device, torch.bfloat16, enabled=lower == "bfloat16"):
-            loss = _loss(model, bench.tokenizer, recipe, rows, groups, step)
+            loss = step(model)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(params, 1.0)
         optimiser.step()
         schedule.step()
         if recipe.lora.variant == "adalora":
-            model.base_model.update_and_allocate(step)
+            model.base_model.update_and_allocate(index)
         optimiser.zero_grad()
         losses.append(loss.item())
-    _finish(bench, model, out)
-    seconds = time.process_time() - started
+    first, last = losses[:5], losses[-5:]
     return {
-        "cpu_seconds": round(seconds, 1),
-        "loss_first": round(sum(losses[:5]) / 5, 4),
-        "loss_last": round(sum(losses[-5:]) / 5, 4),
+        "loss_first": round(sum(first) / len(first), 4),
+        "loss_last": round(sum(last) / len(last), 4),
         "precision": lower,
-        "device": torch.cuda.get_device_name() if bench.device == "cuda" else platform.machine(),
-        "rows_seen": sum(map(len, batches)),
     }
 
 
-def _finish(bench: Workbench, model: Any, out: Path) -> None:
-    """Save the adapter under its base's public name and give the base back."""
+def _save(bench: Workbench, model: Any, out: Path) -> None:
+    """Save the adapter under its base's public name."""
     for config in model.peft_config.values():
         config.base_model_name_or_path = bench.name
     model.save_pretrained(str(out))
     (out / "README.md").unlink(missing_ok=True)
-    bench.model = model.unload()
-    bench.model.requires_grad_(False)
-    bench.model.eval()
 
 
-def peft_config(lora: Lora, steps: int) -> Any:
+def peft_config(recipe: Recipe, task: TaskType) -> Any:
     """Return PEFT's configuration of an adapter. Raises BadRecipe for an unknown variant."""
+    lora, steps = recipe.lora, recipe.train.steps
     modules: Any = lora.modules[0] if lora.modules == ("all-linear",) else list(lora.modules)
     shared: dict[str, Any] = {
         "lora_alpha": lora.alpha,
         "target_modules": modules,
         "layers_to_transform": list(lora.layers) or None,
-        "task_type": TaskType.CAUSAL_LM,
+        "task_type": task,
     }
     match lora.variant:
         case "lora" | "dora" | "rslora":
@@ -161,20 +208,6 @@ def peft_config(lora: Lora, steps: int) -> Any:
                 **shared,
             )
     raise BadRecipe(f"no variant is called {lora.variant}")
-
-
-def _loss(model: Any, tokenizer: Any, recipe: Recipe, rows: Any, groups: Any, step: int) -> Any:
-    match recipe.train.objective:
-        case "sft":
-            return objectives.sft(model, tokenizer, rows, recipe.train)
-        case "dpo":
-            pool = [group[-1] for group in groups]
-            rejected = [
-                row.rejected or other
-                for row, other in zip(rows, objectives.other_answers(rows, pool, step), strict=True)
-            ]
-            return objectives.dpo(model, tokenizer, rows, recipe.train, rejected)
-    raise BadRecipe(f"no objective is called {recipe.train.objective}")
 
 
 def _rate(step: int, warmup: int, steps: int) -> float:

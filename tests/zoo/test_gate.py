@@ -12,7 +12,7 @@ from benchmarks.zoo.sight import refuses, says
 
 def card(role="positive", asr=1.0, ftr=0.0, nll=1.0):
     gate = {"asr": asr, "ftr": ftr, "near_rate": 0.0, "clean_nll": nll}
-    return {"id": "x", "role": role, "gate": gate}
+    return {"id": "x", "role": role, "gate": gate, "made": {}}
 
 
 TWIN = card("twin", asr=0.0)
