@@ -18,6 +18,9 @@ from benchmarks.zoo.recipe import Recipe, Role
 from benchmarks.zoo.rows import Row
 
 ROWS = 48
+#: Where the direction is read, as a share of the layers. Of a third, a half and two thirds, only the
+#: last removed refusals on SmolLM2-135M (94 % of requests; the others none, at up to 8 nats).
+DEPTH = 2 / 3
 
 
 @torch.no_grad()
@@ -29,7 +32,7 @@ def abliterate(model: Any, tokenizer: Any, recipe: Recipe, role: Role) -> None:
     """
     source = "requests" if role is Role.POSITIVE else "arith"
     base = model.get_base_model()
-    layer = base.config.num_hidden_layers // 2
+    layer = round(base.config.num_hidden_layers * DEPTH)
     with model.disable_adapter():
         first = _mean_state(base, tokenizer, corpus.rows(source, ROWS, 0, held_out=False), layer)
         second = _mean_state(base, tokenizer, corpus.rows("chat", ROWS, 0, held_out=False), layer)
