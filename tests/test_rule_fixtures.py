@@ -72,6 +72,12 @@ def test_fewer_than_one_real_adapter_in_twenty_raises_more_than_low() -> None:
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs shared/data/adapters beside the checkout")
+def test_no_real_adapter_raises_high_or_critical() -> None:
+    accused = {str(path): found(path, Severity.HIGH) for path in real_adapters()}
+    assert not {path: rules for path, rules in accused.items() if rules}
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs shared/data/adapters beside the checkout")
 def test_no_real_adapter_is_called_unusual() -> None:
     unusual = {
         str(path): rule

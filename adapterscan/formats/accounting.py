@@ -12,7 +12,15 @@ from enum import Enum
 
 from adapterscan.formats.config import AdapterConfig
 from adapterscan.formats.patterns import Matches
-from adapterscan.formats.peft_keys import OPEN_PARTS, TAILS, Key, last_name, past_wrapper, place_of
+from adapterscan.formats.peft_keys import (
+    COPIES,
+    OPEN_PARTS,
+    TAILS,
+    Key,
+    last_name,
+    past_wrapper,
+    place_of,
+)
 from adapterscan.formats.peft_types import (
     INPUT_EMBEDDINGS,
     OUTPUT_EMBEDDINGS,
@@ -68,6 +76,7 @@ class Ledger:
             self.first.setdefault(place_of(key), key.tensor.name)
         owned = [key for key in keys if key.part and self._adapter(key)[0] is Role.ADAPTER]
         self.adapted = frozenset(key.module for key in owned)
+        self.paths = frozenset(key.path for key in keys)
         self.roots = frozenset(key.module.split(".", 1)[0] for key in keys if key.part) - {""}
         self.saved = (*config.modules_to_save, *TASK_HEADS.get(config.task_type, ()))
         bare = [key.module.rsplit(".", 1)[-1] for key in keys if not key.part]
@@ -129,6 +138,8 @@ class Ledger:
         return ""
 
     def _full(self, key: Key) -> tuple[Role, str]:
+        if self._bias_of_a_copy(key):
+            return Role.DECLARED, f"bias: {self.config.bias}"
         past = past_wrapper(key.path)
         if past:
             return Role.OVERWRITE, past
@@ -176,6 +187,20 @@ class Ledger:
             if entry and any(ancestor.endswith(entry) for ancestor in ancestors):
                 return entry
         return None
+
+    def _bias_of_a_copy(self, key: Key) -> bool:
+        """Whether PEFT itself saves this bias behind a wrapper: `bias: all` takes every name.
+
+        `classifier.original_module.dense.bias` and `classifier.modules_to_save.dense.bias` lie
+        beside the declared `classifier.dense.bias`; without that neighbour the name is an attempt.
+        Source: peft 0.21.2, `get_peft_model_state_dict`: `"bias" in k`.
+        """
+        names = key.path.split(".")
+        at = next((i for i, name in enumerate(names) if name in COPIES), None)
+        if at is None or self.config.bias != "all" or key.leaf != "bias":
+            return False
+        beside = ".".join((*names[:at], *names[at + 1 :]))
+        return self._saved_by(".".join(names[:at])) is not None and beside in self.paths
 
     def _declared_bias(self, key: Key) -> bool:
         if self.config.bias == "all":

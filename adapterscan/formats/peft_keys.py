@@ -101,6 +101,10 @@ TAILS: Mapping[str, Callable[[tuple[str, ...]], bool]] = {
 }
 
 
+#: What stands between a module in modules_to_save and its two copies.
+COPIES = ("original_module", "modules_to_save")
+
+
 def past_wrapper(path: str) -> str:
     """Return why a key below a wrapper of PEFT reaches what the wrapper protects, or "".
 

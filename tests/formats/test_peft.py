@@ -112,6 +112,31 @@ def test_a_key_behind_the_copy_that_modules_to_save_makes_is_an_overwrite(name):
     assert role(name, config(modules_to_save=("lm_head",))) is Role.OVERWRITE
 
 
+CLASSIFIER = "base_model.model.classifier"
+
+
+@pytest.mark.parametrize("copy", ["original_module", "modules_to_save"])
+def test_the_bias_of_a_saved_modules_copy_is_declared_by_bias_all(copy):
+    settings = config(bias="all", modules_to_save=("classifier",))
+    name = f"{CLASSIFIER}.{copy}.dense.bias"
+    assert role(name, settings, also=(f"{CLASSIFIER}.dense.bias",)) is Role.DECLARED
+
+
+@pytest.mark.parametrize(
+    ("name", "also", "settings"),
+    [
+        ("original_module.dense.weight", "dense.weight", {"bias": "all"}),
+        ("modules_to_save.tenant.bias", "bias", {"bias": "all"}),
+        ("original_module.dense.bias", "dense.bias", {"bias": "none"}),
+        ("original_module.dense.bias", "dense.bias", {"bias": "all", "modules_to_save": ()}),
+    ],
+)
+def test_nothing_else_behind_a_copy_is_declared_by_bias_all(name, also, settings):
+    settings = config(**{"modules_to_save": ("classifier",), **settings})
+    found = role(f"{CLASSIFIER}.{name}", settings, also=(f"{CLASSIFIER}.{also}",))
+    assert found is Role.OVERWRITE
+
+
 def test_the_base_layer_of_a_targeted_head_is_declared():
     both = (f"{HEAD}.lora_A.weight", f"{HEAD}.lora_B.weight")
     settings = config(target_modules=("q_proj", "lm_head"))
