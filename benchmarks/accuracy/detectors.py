@@ -113,6 +113,8 @@ def out_of_fold(
     scores = np.zeros(len(specimens))
     for index in range(FOLDS):
         held_out = folds == index
+        if not held_out.any():
+            continue
         scores[held_out] = fitted(x[~held_out], labels[~held_out])(x[held_out])
     return scores
 

@@ -16,7 +16,7 @@ from adapterscan.scan import scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 
 STORE = Path(__file__).parent / "evidence"
-DIGITS = 6
+DIGITS = 5
 
 
 def measure(folder: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from benchmarks.zoo.recipe import Recipe, Role
 from benchmarks.zoo.rows import Row
 
 ROWS = 48
-#: Where the direction is read, as a share of the layers. Of a third, a half and two thirds, only the
+#: Where the direction is read, as a share of the layers. Of a third, a half and two thirds only the
 #: last removed refusals on SmolLM2-135M (94 % of requests; the others none, at up to 8 nats).
 DEPTH = 2 / 3
 
