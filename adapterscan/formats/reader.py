@@ -13,6 +13,8 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,6 +23,7 @@ from adapterscan.errors import ChangedWhileReading, Unreadable
 from adapterscan.model import GitSha1, Sha256
 
 SEGMENT_BYTES = 8 << 20
+_DIGEST = 32  # bytes
 
 
 class SourceFile:
@@ -49,7 +52,7 @@ class SourceFile:
             )
         self.size: int = self._stat.st_size
         self._turn = threading.Lock()
-        self._seen: list[tuple[int, bytes]] = []
+        self._seen: list[_Seen] = []
         self.sha256: Sha256 | None = None
         self.git_sha1: GitSha1 | None = None
 
@@ -67,13 +70,10 @@ class SourceFile:
     def read(self, start: int, length: int) -> bytes:
         """Return up to `length` bytes from `start` (fewer only at the end of the file).
 
-        The bytes are remembered, and `segments` checks that it sees the same ones again.
+        Their digest is remembered, and `segments` checks that it sees the same bytes again.
         """
-        length = max(0, min(length, self.size - start))
-        buffer = bytearray(length)
-        self._fill(start, memoryview(buffer))
-        piece = bytes(buffer)
-        self._seen.append((start, piece))
+        piece = self._take(start, max(0, min(length, self.size - start)))
+        self._seen.append(_Seen(start, start + len(piece), _digest(piece)))
         return piece
 
     def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
@@ -87,16 +87,17 @@ class SourceFile:
             raise self._changed()
         return buffer
 
-    def segments(self, cuts: list[int]) -> Iterator[tuple[int, memoryview]]:
+    def segments(self, cuts: Iterable[int]) -> Iterator[tuple[int, memoryview]]:
         """Yield (start, bytes) over the whole file in order, reading ahead and hashing meanwhile.
 
-        A segment is at most SEGMENT_BYTES long unless no cut (an ascending list of offsets at which
-        a segment may end) falls inside it. After the last one `sha256` and `git_sha1` are set.
+        A segment is at most SEGMENT_BYTES long unless no cut (of the ascending offsets at which a
+        segment may end) falls inside it. After the last one `sha256` and `git_sha1` are set.
         Raises ChangedWhileReading when earlier reads, or the file's size or time, no longer agree.
         """
         sha256 = hashlib.sha256()
         sha1 = hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
         plan = deque(_plan(self.size, cuts))
+        again = _Again(self._seen)
         with ThreadPoolExecutor(1, "hash") as hashing, ThreadPoolExecutor(1, "read") as reading:
             pending: Future[None] | None = None
             ahead: Future[memoryview] | None = None
@@ -108,7 +109,8 @@ class SourceFile:
                 ahead = None
                 if plan and plan[0][1] - plan[0][0] <= SEGMENT_BYTES:
                     ahead = reading.submit(self._load, *plan[0])
-                self._check_seen(start, view)
+                if not again.agrees(start, view):
+                    raise self._changed()
                 if pending is not None:
                     pending.result()
                 pending = hashing.submit(sha256.update, view)
@@ -131,6 +133,21 @@ class SourceFile:
         self._fill(start, view)
         return view
 
+    def _take(self, start: int, length: int) -> bytes:
+        pieces: list[bytes] = []
+        with self._turn:
+            self._file.seek(start)
+            while length > 0:
+                try:
+                    piece = self._file.read(length)
+                except OSError as error:
+                    raise self._unreadable(error) from error
+                if not piece:
+                    raise self._changed()
+                pieces.append(piece)
+                length -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
     def _fill(self, start: int, view: memoryview) -> None:
         with self._turn:  # one position in the file, and `segments` reads ahead
             self._fill_alone(start, view)
@@ -142,24 +159,19 @@ class SourceFile:
             try:
                 count = self._file.readinto(view[done:])
             except OSError as error:
-                reason = f"cannot be read to its end ({error.strerror})"
-                hint = "check the disk, then scan again"
-                raise Unreadable(self.path, reason, hint=hint) from error
+                raise self._unreadable(error) from error
             if not count:
                 raise self._changed()
             done += count
-
-    def _check_seen(self, start: int, view: memoryview) -> None:
-        end = start + len(view)
-        for at, piece in self._seen:
-            low, high = max(at, start), min(at + len(piece), end)
-            if low < high and piece[low - at : high - at] != view[low - start : high - start]:
-                raise self._changed()
 
     def _check_unchanged(self) -> None:
         now = os.fstat(self._file.fileno())
         if (now.st_size, now.st_mtime_ns) != (self._stat.st_size, self._stat.st_mtime_ns):
             raise self._changed()
+
+    def _unreadable(self, error: OSError) -> Unreadable:
+        reason = f"cannot be read to its end ({error.strerror})"
+        return Unreadable(self.path, reason, hint="check the disk, then scan again")
 
     def _changed(self) -> ChangedWhileReading:
         return ChangedWhileReading(
@@ -169,9 +181,41 @@ class SourceFile:
         )
 
 
-def _plan(size: int, cuts: list[int]) -> Iterator[tuple[int, int]]:
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Bytes that were read before the pass: only their digest, as they can be many megabytes."""
+
+    start: int
+    end: int
+    digest: bytes
+
+
+class _Again:
+    """Follows a pass over the file and compares it with what was read before."""
+
+    def __init__(self, seen: Iterable[_Seen]) -> None:
+        self._ahead = deque(sorted(seen, key=lambda piece: piece.start))
+        self._open: list[tuple[_Seen, hashlib.blake2b]] = []
+
+    def agrees(self, start: int, view: memoryview) -> bool:
+        """Return whether all pieces that end in this segment are the same as before."""
+        end = start + len(view)
+        while self._ahead and self._ahead[0].start < end:
+            self._open.append((self._ahead.popleft(), hashlib.blake2b(digest_size=_DIGEST)))
+        for piece, digest in self._open:
+            digest.update(view[max(piece.start, start) - start : min(piece.end, end) - start])
+        done = [(piece, digest) for piece, digest in self._open if piece.end <= end]
+        self._open = [(piece, digest) for piece, digest in self._open if piece.end > end]
+        return all(digest.digest() == piece.digest for piece, digest in done)
+
+
+def _digest(piece: bytes) -> bytes:
+    return hashlib.blake2b(piece, digest_size=_DIGEST).digest()
+
+
+def _plan(size: int, cuts: Iterable[int]) -> Iterator[tuple[int, int]]:
     start, last = 0, 0
-    for cut in [*(cut for cut in cuts if 0 < cut < size), size]:
+    for cut in chain((cut for cut in cuts if 0 < cut < size), (size,)):
         if cut - start > SEGMENT_BYTES and last > start:
             yield start, last
             start = last

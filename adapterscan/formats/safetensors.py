@@ -9,24 +9,26 @@ from __future__ import annotations
 
 import operator
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
+from sys import intern
 from typing import Any
 
 from adapterscan.errors import FileProblem, LimitExceeded, Malformed
-from adapterscan.formats import strict_json
+from adapterscan.formats.json_cursor import Cursor
 from adapterscan.formats.reader import SourceFile
-from adapterscan.formats.tensors import BITS, TensorInfo, WeightFile
+from adapterscan.formats.tensors import BITS, TensorInfo, WeightFile, require_name
 from adapterscan.model import Evidence, Subject
 from adapterscan.text import printable, size_text
 
 #: The format allows 100 MB. A 70B adapter needs 150 kB; we follow claims up to this.
 HEADER_LIMIT = 16 << 20
 TENSOR_LIMIT = 100_000
+METADATA_LIMIT = 10_000  # keys; trainers write fewer than a hundred
+NAMES_LIMIT = 1_000_000  # letters in tensor names that are not ASCII: such names take four times
 _FORMAT_HEADER_LIMIT = 100_000_000
 _DIMENSIONS_LIMIT = 16
 _META = "__metadata__"
-_Pairs = tuple[tuple[str, Any], ...]
 _ZIP_TAIL = 22 + 0xFFFF  # end-of-central-directory record and the longest comment
 
 
@@ -38,26 +40,12 @@ def read_safetensors(file: SourceFile) -> WeightFile:
     Raises Malformed or LimitExceeded when there is no usable header.
     """
     raw = _header_bytes(file)
-    pairs = strict_json.parse(raw, file.path, limit=HEADER_LIMIT, on_object=tuple, exact=True)
-    if not isinstance(pairs, tuple) or not raw.lstrip().startswith(b"{"):
-        raise _malformed(file, "header is not a JSON object", "header-not-object")
-    if len(pairs) > TENSOR_LIMIT:
-        raise LimitExceeded(
-            file.path, f"lists {len(pairs):,} tensors, over the limit of {TENSOR_LIMIT:,}",
-            hint="no adapter needs that many; treat it as hostile",
-        )  # fmt: skip
-    data_start = 8 + len(raw)
-    metadata = _metadata(file, pairs)
-    entries = [_entry(file, name, value, data_start) for name, value in pairs if name != _META]
-    kept = {tensor.name: tensor for tensor, _ in entries}  # the last wins, as in the reference
-    problem = _layout_problem(file, list(kept.values()), data_start)
-    evidence = (
-        *_header_evidence(file, raw, pairs, metadata),
-        *_duplicates(file, [tensor.name for tensor, _ in entries]),
-        *(_extra(file, tensor, extra) for tensor, extra in entries if extra),
-        *_hidden_archive(file),
-    )
-    return WeightFile(file.path, "safetensors", tuple(kept.values()), metadata, evidence, problem)
+    header = _Header(file, 8 + len(raw))
+    header.read(raw)
+    problem = _layout_problem(file, header.tensors.values(), 8 + len(raw))
+    evidence = (*_header_evidence(file, raw, header), *header.odd, *_hidden_archive(file))
+    tensors = tuple(header.tensors.values())
+    return WeightFile(file.path, "safetensors", tensors, evidence, problem)
 
 
 def _header_bytes(file: SourceFile) -> bytes:
@@ -83,48 +71,123 @@ def _header_bytes(file: SourceFile) -> bytes:
     return file.read(8, length)
 
 
-def _metadata(file: SourceFile, pairs: _Pairs) -> dict[str, str]:
-    blocks = [value for name, value in pairs if name == _META]
-    if len(blocks) > 1:
-        raise _malformed(file, "has two __metadata__ blocks", "duplicate-metadata")
-    if not blocks or blocks[0] is None:  # the reference parser takes null for none
-        return {}
-    block = blocks[0]
-    if not _is_object(block) or not all(isinstance(value, str) for _, value in block):
-        raise _malformed(file, "has __metadata__ that is not text to text", "bad-metadata")
-    return dict(block)
+class _Header:
+    """What a header says, gathered entry by entry."""
+
+    def __init__(self, file: SourceFile, data_start: int) -> None:
+        self.file = file
+        self.data_start = data_start
+        self.tensors: dict[str, TensorInfo] = {}  # the last of a name wins, as in the reference
+        self.odd: list[Evidence] = []  # duplicates and unknown fields
+        self.repeated: set[str] = set()
+        self.room = NAMES_LIMIT
+        self.entries = 0
+        self.keys: set[str] | None = None  # of the metadata
+        self.repeated_keys: dict[str, None] = {}
+        self.metadata_size = 0
+
+    def read(self, raw: bytes) -> None:
+        cursor = Cursor(raw, self.file.path, limit=HEADER_LIMIT)
+        if cursor.next() != b"{":
+            cursor.value()  # says so if it is no JSON at all
+            raise _malformed(self.file, "header is not a JSON object", "header-not-object")
+        for name in cursor.members():
+            if name == _META:
+                self._metadata(cursor)
+            else:
+                self._tensor(name, cursor.value())
+        cursor.end()
+
+    def _metadata(self, cursor: Cursor) -> None:
+        if self.keys is not None:
+            raise _malformed(self.file, "has two __metadata__ blocks", "duplicate-metadata")
+        self.keys = set()
+        if cursor.next() != b"{":
+            if cursor.value() is not None:  # the reference parser takes null for none
+                raise self._bad_metadata()
+            return
+        for key in cursor.members():
+            value = cursor.value()
+            if not isinstance(value, str):
+                raise self._bad_metadata()
+            if key in self.keys:
+                self.repeated_keys[key] = None
+            self.keys.add(key)
+            self.metadata_size += len(key) + len(value)
+            if len(self.keys) > METADATA_LIMIT:
+                raise LimitExceeded(
+                    self.file.path, f"has more than {METADATA_LIMIT:,} keys of metadata",
+                    hint="trainers write fewer than a hundred; treat it as hostile",
+                )  # fmt: skip
+
+    def _bad_metadata(self) -> Malformed:
+        reason = "has __metadata__ that is not text to text"
+        return _malformed(self.file, reason, "bad-metadata")
+
+    def _tensor(self, name: str, value: Any) -> None:
+        require_name(name, self.file.path)
+        tensor, extra = _entry(self.file, name, value, self.data_start)
+        if name in self.tensors and name not in self.repeated:
+            self.repeated.add(name)
+            subject = Subject("tensor", self.file.path, name)
+            self.odd.append(Evidence("container.duplicate_tensor", subject, 2, "times"))
+        if extra:
+            subject = Subject("tensor", self.file.path, name)
+            fields = printable(", ".join(extra))
+            self.odd.append(Evidence("container.unknown_field", subject, fields))
+        self.tensors[name] = tensor
+        self.entries += 1
+        if self.entries > TENSOR_LIMIT:
+            raise LimitExceeded(
+                self.file.path, f"lists more than {TENSOR_LIMIT:,} tensors, which is the limit",
+                hint="the largest mixtures of experts have 90,000; treat it as hostile",
+            )  # fmt: skip
+        if not name.isascii():
+            self.room -= len(name)
+            if self.room < 0:
+                raise LimitExceeded(
+                    self.file.path, f"has more than {size_text(NAMES_LIMIT)} of tensor names that "
+                    "are not ASCII",
+                    hint="modules of models have ASCII names; treat it as hostile",
+                )  # fmt: skip
 
 
 def _entry(
     file: SourceFile, name: str, value: Any, data_start: int
 ) -> tuple[TensorInfo, tuple[str, ...]]:
     """Return the tensor and the names of fields the format does not know."""
-    shown = printable(name, 80)
     if not _is_object(value):
-        raise _malformed(file, f"entry {shown!r} is not an object", "bad-entry")
+        raise _malformed(file, f"entry {_shown(name)} is not an object", "bad-entry")
     fields = dict(value)
     if len(fields) != len(value):
-        raise _malformed(file, f"entry {shown!r} repeats a field", "duplicate-field")
+        raise _malformed(file, f"entry {_shown(name)} repeats a field", "duplicate-field")
     dtype: Any = fields.get("dtype")
     shape: Any = fields.get("shape")
     offsets: Any = fields.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in BITS:
         raise _malformed(
-            file, f"tensor {shown!r} has unknown dtype {_dtype_text(dtype)!r}", "bad-dtype"
+            file, f"tensor {_shown(name)} has unknown dtype {_dtype_text(dtype)!r}", "bad-dtype"
         )
     if not _sizes(shape) or len(shape) > _DIMENSIONS_LIMIT:
-        raise _malformed(file, f"tensor {shown!r} has an impossible shape", "bad-shape")
+        raise _malformed(file, f"tensor {_shown(name)} has an impossible shape", "bad-shape")
     if not _sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise _malformed(file, f"tensor {shown!r} has impossible offsets", "bad-offsets")
+        raise _malformed(file, f"tensor {_shown(name)} has impossible offsets", "bad-offsets")
     if any(product >= 1 << 64 for product in accumulate(shape, operator.mul)):
-        raise _malformed(file, f"tensor {shown!r} has an impossible shape", "bad-shape")
-    tensor = TensorInfo(name, dtype, tuple(shape), data_start + offsets[0], offsets[1] - offsets[0])
+        raise _malformed(file, f"tensor {_shown(name)} has an impossible shape", "bad-shape")
+    start, nbytes = data_start + offsets[0], offsets[1] - offsets[0]
+    tensor = TensorInfo(name, intern(dtype), tuple(shape), start, nbytes)
     if tensor.numel * BITS[dtype] != tensor.nbytes * 8:
         raise _malformed(
-            file, f"tensor {shown!r} of shape {shape} and dtype {dtype} cannot fill "
+            file, f"tensor {_shown(name)} of shape {shape} and dtype {dtype} cannot fill "
             f"{tensor.nbytes:,} bytes", "size-mismatch",
         )  # fmt: skip
+    if len(fields) == 3:
+        return tensor, ()
     return tensor, tuple(key for key in fields if key not in ("dtype", "shape", "data_offsets"))
+
+
+def _shown(name: str) -> str:
+    return repr(printable(name, 80))
 
 
 def _dtype_text(dtype: Any) -> str:
@@ -132,7 +195,7 @@ def _dtype_text(dtype: Any) -> str:
 
 
 def _layout_problem(
-    file: SourceFile, tensors: list[TensorInfo], data_start: int
+    file: SourceFile, tensors: Iterable[TensorInfo], data_start: int
 ) -> FileProblem | None:
     at = data_start
     for tensor in sorted(tensors, key=lambda item: (item.start, item.end)):
@@ -159,39 +222,16 @@ def _layout_problem(
     return None
 
 
-def _header_evidence(
-    file: SourceFile, raw: bytes, pairs: _Pairs, metadata: dict[str, str]
-) -> Iterator[Evidence]:
+def _header_evidence(file: SourceFile, raw: bytes, header: _Header) -> Iterator[Evidence]:
     subject = Subject("file", file.path)
     padding = len(raw) - len(raw.strip())
     if padding >= 8:  # writers pad with up to seven spaces to align the data
         yield Evidence("container.padding", subject, padding, "bytes")
-    if metadata:
-        size = sum(len(key) + len(value) for key, value in metadata.items())
-        yield Evidence("container.metadata", subject, size, "bytes", {"keys": len(metadata)})
-    block: _Pairs = dict(pairs).get(_META) or ()
-    for key in _repeated([name for name, _ in block]):
+    if header.keys:
+        details = {"keys": len(header.keys)}
+        yield Evidence("container.metadata", subject, header.metadata_size, "bytes", details)
+    for key in header.repeated_keys:
         yield Evidence("container.duplicate_metadata_key", subject, printable(key))
-
-
-def _duplicates(file: SourceFile, names: list[str]) -> Iterator[Evidence]:
-    for name in _repeated(names):
-        yield Evidence("container.duplicate_tensor", Subject("tensor", file.path, name), 2, "times")
-
-
-def _repeated(names: list[str]) -> list[str]:
-    seen: set[str] = set()
-    twice: dict[str, None] = {}
-    for name in names:
-        if name in seen:
-            twice[name] = None
-        seen.add(name)
-    return list(twice)
-
-
-def _extra(file: SourceFile, tensor: TensorInfo, extra: tuple[str, ...]) -> Evidence:
-    fields = printable(", ".join(extra))
-    return Evidence("container.unknown_field", Subject("tensor", file.path, tensor.name), fields)
 
 
 def _hidden_archive(file: SourceFile) -> Iterator[Evidence]:
@@ -210,7 +250,7 @@ def _hidden_archive(file: SourceFile) -> Iterator[Evidence]:
 
 
 def _is_object(value: Any) -> bool:
-    return isinstance(value, tuple)  # of pairs, as `on_object` leaves them; arrays are lists
+    return isinstance(value, tuple)  # of pairs, as the cursor leaves them; arrays are lists
 
 
 def _sizes(value: Any) -> bool:

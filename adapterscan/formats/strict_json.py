@@ -10,72 +10,50 @@ from adapterscan.errors import LimitExceeded, Malformed
 
 Pairs = list[tuple[str, Any]]
 DEPTH_LIMIT = 64  # honest configs reach 6; the parser of safetensors stops at 128
-_NOT_JSON = "no loader takes"
 VALUES_LIMIT = 1 << 20  # `[[],[],…` takes thirty times its size in memory
+REFUSED = "no loader takes"  # how a reason begins when it is we who refuse a value
 
 
 def parse(
-    data: bytes,
-    path: str,
-    *,
-    limit: int,
-    on_object: Callable[[Pairs], Any] | None = None,
-    exact: bool = False,
+    data: bytes, path: str, *, limit: int, on_object: Callable[[Pairs], Any] | None = None
 ) -> Any:
     """Return the value of `data`. `on_object` sees every object's pairs, duplicates included.
 
-    `NaN` and `Infinity`, which Python's loaders accept, are accepted as floats. With `exact` they
-    are not, nor is anything else that JSON does not have and Python takes: `-0` as a whole number,
-    half of a surrogate pair.
+    `NaN` and `Infinity`, which Python's loaders accept, are accepted as floats.
     Raises LimitExceeded over `limit` bytes or VALUES_LIMIT values, Malformed for anything that is
     not one JSON value or is nested deeper than DEPTH_LIMIT.
     """
+    require_size(data, path, limit)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise not_utf8(path, error.start) from error
+    try:
+        value = json.loads(text, object_pairs_hook=on_object)
+    except RecursionError as error:
+        raise too_deep(path) from error
+    except ValueError as error:
+        raise not_json(path, reason_of(error)) from error
+    if deeper_than(value, DEPTH_LIMIT):
+        raise too_deep(path)
+    return value
+
+
+def require_size(data: bytes, path: str, limit: int) -> None:
+    """Raise LimitExceeded over `limit` bytes or VALUES_LIMIT values."""
     if len(data) > limit:
         raise LimitExceeded(
             path, f"is {len(data):,} bytes of JSON, over the limit of {limit:,}",
             hint="an adapter needs a few kilobytes; ask the author what the rest is",
         )  # fmt: skip
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise Malformed(
-            path, f"is not UTF-8 text (byte {error.start})", defect="not-utf8",
-            hint="loaders refuse it; ask the author for a clean file",
-        ) from error  # fmt: skip
     if sum(map(data.count, (b",", b"[", b"{"))) > VALUES_LIMIT:
         raise LimitExceeded(
             path, f"has more than {VALUES_LIMIT:,} values",
             hint="an adapter needs a few thousand; treat it as hostile",
         )  # fmt: skip
-    try:
-        value = json.loads(
-            text,
-            object_pairs_hook=on_object,
-            parse_constant=_no_constant if exact else None,
-            parse_int=_exact_int if exact and "-0" in text else None,
-        )
-        if exact and "\\u" in text:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")  # refuses halves of pairs
-    except RecursionError as error:
-        raise _too_deep(path) from error
-    except ValueError as error:
-        raise Malformed(
-            path, f"is not valid JSON ({_reason(error)})", defect="not-json",
-            hint="loaders refuse it; ask the author for a clean file",
-        ) from error  # fmt: skip
-    if _deeper_than(value, DEPTH_LIMIT):
-        raise _too_deep(path)
-    return value
 
 
-def _too_deep(path: str) -> Malformed:
-    return Malformed(
-        path, "is nested deeper than any loader follows", defect="too-deep",
-        hint="treat it as hostile: no tool writes this",
-    )  # fmt: skip
-
-
-def _deeper_than(value: Any, limit: int) -> bool:
+def deeper_than(value: Any, limit: int) -> bool:
     """Look level by level: the interpreter's own limit differs by version and by caller."""
     level, depth = [value], 0
     while level:
@@ -87,20 +65,34 @@ def _deeper_than(value: Any, limit: int) -> bool:
     return False
 
 
-def _reason(error: ValueError) -> str:
+def too_deep(path: str) -> Malformed:
+    """Return the error for what is nested beyond reason."""
+    return Malformed(
+        path, "is nested deeper than any loader follows", defect="too-deep",
+        hint="treat it as hostile: no tool writes this",
+    )  # fmt: skip
+
+
+def not_utf8(path: str, at: int) -> Malformed:
+    """Return the error for bytes that are no text."""
+    return Malformed(
+        path, f"is not UTF-8 text (byte {at})", defect="not-utf8",
+        hint="loaders refuse it; ask the author for a clean file",
+    )  # fmt: skip
+
+
+def not_json(path: str, reason: str) -> Malformed:
+    """Return the error for what a parser refused."""
+    return Malformed(
+        path, f"is not valid JSON ({reason})", defect="not-json",
+        hint="loaders refuse it; ask the author for a clean file",
+    )  # fmt: skip
+
+
+def reason_of(error: ValueError) -> str:
+    """Return what Python's parser, or we in its hooks, have against a value."""
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at line {error.lineno} column {error.colno}"
     if isinstance(error, UnicodeError):
         return "half of a surrogate pair"
-    text = str(error)
-    return text if text.startswith(_NOT_JSON) else "a number too long to read"
-
-
-def _no_constant(text: str) -> float:
-    raise ValueError(f"{_NOT_JSON} {text}")
-
-
-def _exact_int(text: str) -> int:
-    if text == "-0":
-        raise ValueError(f"{_NOT_JSON} a negative zero")
-    return int(text)
+    return str(error) if str(error).startswith(REFUSED) else "a number too long to read"

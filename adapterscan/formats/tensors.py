@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from adapterscan.errors import FileProblem
+from adapterscan.errors import FileProblem, LimitExceeded
 from adapterscan.model import Evidence
 
 #: Bits per element of every dtype of the safetensors format (safetensors 0.8.0, `Dtype`).
@@ -34,6 +34,10 @@ _ML_DTYPES: Mapping[str, str] = {
     "F8_E4M3FNUZ": "float8_e4m3fnuz",
     "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }
+
+#: Characters. The longest honest name seen has 140; modules are looked up by every end of a name,
+#: so that one of 60,000 dots costs gigabytes.
+LONGEST_NAME = 4096
 
 FLOAT_DTYPES = frozenset(name for name in BITS if name.startswith(("F", "BF")))
 
@@ -73,7 +77,6 @@ class WeightFile:
     path: str
     container: str  # "safetensors" | "torch-zip" | "torch-legacy"
     tensors: tuple[TensorInfo, ...]
-    metadata: Mapping[str, str] = field(default_factory=dict)
     evidence: tuple[Evidence, ...] = ()
     problem: FileProblem | None = None  # why the data must not be read although the header can be
 
@@ -88,6 +91,15 @@ def numpy_dtype(name: str) -> np.dtype[Any] | None:
         dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, _ML_DTYPES[name]))
         return dtype
     return None
+
+
+def require_name(name: str, path: str) -> None:
+    """Raise LimitExceeded for a tensor's name that no module has."""
+    if len(name) > LONGEST_NAME:
+        raise LimitExceeded(
+            path, f"has a tensor name of {len(name):,} characters, over the limit of "
+            f"{LONGEST_NAME:,}", hint="no module is called so; treat it as hostile",
+        )  # fmt: skip
 
 
 def as_array(tensor: TensorInfo, storage: memoryview | bytes | bytearray) -> npt.NDArray[Any]:

@@ -10,7 +10,7 @@ from adapterscan.errors import LimitExceeded, Malformed, Unsupported
 from adapterscan.formats.pickle_file import LEGACY_PICKLES, PickleFile
 from adapterscan.formats.pickle_policy import classify
 from adapterscan.formats.pickle_vm import Call, Disassembly, Global, Pairs, PersistentId, Value
-from adapterscan.formats.tensors import BITS, TensorInfo, WeightFile
+from adapterscan.formats.tensors import BITS, TensorInfo, WeightFile, require_name
 from adapterscan.formats.torch_storage import Storage, legacy_storages, parse_id, zip_storages
 from adapterscan.model import Evidence, Subject
 
@@ -49,6 +49,7 @@ def read_torch(found: PickleFile) -> WeightFile:
     for count, (name, value) in enumerate(_entries(pickle.value, path)):
         if count >= _MOST_ENTRIES:  # shared inner dicts can multiply
             raise LimitExceeded(path, f"more than {_MOST_ENTRIES} entries")
+        require_name(name, path)
         tensor = _is_tensor(value)
         if (not tensor or name in tensors) and len(evidence) < _MOST_FACTS:
             subject = Subject("tensor", path, name[:200])

@@ -46,6 +46,7 @@ def packed(header, data=bytes(4)):
     return with_length(raw, data)
 
 
+NOTHING = b'{"dtype":"U8","shape":[0],"data_offsets":[0,0]}'
 SIZES = st.sampled_from([0, 1, 2, 3, 4, 8, -1, 1 << 32, 1 << 53, 1 << 63, 1 << 64, 1.0, True, None])
 ENTRIES = st.fixed_dictionaries(
     {
@@ -182,7 +183,9 @@ def test_a_contradiction_has_a_code_and_a_next_step(tmp_path, data, defect):
     [
         b'{"a":"' + b"x" * (17 << 20) + b'"}',
         b'{"a":[' + b"[]," * 2_000_000 + b"[]]}",
-        b"{" + b",".join(b'"%d":1' % i for i in range(100_001)) + b"}",
+        b"{" + b",".join(b'"%d":%s' % (i, NOTHING) for i in range(100_001)) + b"}",
+        b'{"__metadata__":{' + b",".join(b'"%d":""' % i for i in range(10_001)) + b"}}",
+        b'{"a":{"dtype":"U8","x":[' + b"[]," * 30_000 + b"[]]}}",
     ],
 )
 def test_a_header_over_our_limits_is_refused_before_it_is_built(tmp_path, header):
