@@ -20,6 +20,7 @@ from adapterscan.formats.peft_keys import (
     last_name,
     past_wrapper,
     place_of,
+    unwrapped,
 )
 from adapterscan.formats.peft_types import (
     INPUT_EMBEDDINGS,
@@ -44,12 +45,16 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Accounted:
-    """One tensor and what a loader does with it. `path` has no wrapper prefixes."""
+    """One tensor and what a loader does with it."""
 
     tensor: TensorInfo
-    path: str
     role: Role
     why: str
+
+    @property
+    def path(self) -> str:
+        """Return the tensor's name without wrapper prefixes."""
+        return unwrapped(self.tensor.name)
 
 
 _FACTORS = frozenset({"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_diag"})
@@ -71,12 +76,18 @@ class Ledger:
         self.parts = PARTS.get(kind, frozenset())
         self.low_rank = kind in ("LORA", "XLORA")
         self.infixes = {key.infix for key in keys if key.part in PARTS["LORA"] - OPEN_PARTS}
-        self.first: dict[tuple[str, str, bool], str] = {}  # place -> name of the tensor that wins
-        for key in sorted((key for key in keys if key.part), key=lambda key: key.distance):
-            self.first.setdefault(place_of(key), key.tensor.name)
-        owned = [key for key in keys if key.part and self._adapter(key)[0] is Role.ADAPTER]
-        self.adapted = frozenset(key.module for key in owned)
-        self.paths = frozenset(key.path for key in keys)
+        self.first: dict[tuple[str, str, bool], Key] = {}  # place -> the key that wins it
+        for key in keys:
+            if key.part:
+                other = self.first.setdefault(place_of(key), key)
+                if other is not key and key.distance < other.distance:
+                    self.first[place_of(key)] = key
+        self.reasons: dict[str, str] = {}  # one object for what is said of 100,000 tensors
+        self.adapted = frozenset(
+            key.module for key in keys if key.part and self._adapter(key)[0] is Role.ADAPTER
+        )
+        biases = (key.path for key in keys if key.leaf == "bias")
+        self.biases = frozenset(biases if config.bias == "all" else ())
         self.roots = frozenset(key.module.split(".", 1)[0] for key in keys if key.part) - {""}
         self.saved = (*config.modules_to_save, *TASK_HEADS.get(config.task_type, ()))
         bare = [key.module.rsplit(".", 1)[-1] for key in keys if not key.part]
@@ -88,7 +99,7 @@ class Ledger:
             key.module
             for key in self.keys
             if key.part in _FACTORS
-            and self.first[place_of(key)] != key.tensor.name
+            and self.first[place_of(key)] is not key
             and key.part in self.parts
             and TAILS[key.part](key.tail)
         )
@@ -96,7 +107,7 @@ class Ledger:
     def account(self, key: Key) -> Accounted:
         """Return what a loader does with the tensor of `key`, and why we think so."""
         role, why = self._adapter(key) if key.part else self._full(key)
-        return Accounted(key.tensor, key.path, role, why)
+        return Accounted(key.tensor, role, self.reasons.setdefault(why, why))
 
     def _adapter(self, key: Key) -> tuple[Role, str]:
         if key.part in self.parts:
@@ -127,7 +138,7 @@ class Ledger:
             return f"{key.part} of no module"
         if not TAILS[key.part](key.tail):
             return f"nothing saves {key.part}.{'.'.join(key.tail)}".rstrip(".")
-        if self.first[place_of(key)] != key.tensor.name:
+        if self.first[place_of(key)] is not key:
             return f"a second {key.part} of its module"
         if key.leaf == "bias" and known and not raw.get("lora_bias"):
             return "lora_bias is not set"
@@ -140,7 +151,8 @@ class Ledger:
     def _full(self, key: Key) -> tuple[Role, str]:
         if self._bias_of_a_copy(key):
             return Role.DECLARED, f"bias: {self.config.bias}"
-        past = past_wrapper(key.path)
+        path = key.path
+        past = past_wrapper(path)
         if past:
             return Role.OVERWRITE, past
         saved = self._saved_by(key.module)
@@ -155,7 +167,7 @@ class Ledger:
                 return Role.DECLARED, "target_modules: base_layer of an adapted embedding"
             if name in INPUT_EMBEDDINGS or self.input_embedding:
                 return Role.EMBEDDING, "not in modules_to_save"
-        if self._reaches_base(key):
+        if self._reaches_base(key, path):
             return Role.OVERWRITE, "not declared in the config"
         return Role.UNMATCHED, "no loader knows this name"
 
@@ -181,12 +193,8 @@ class Ledger:
 
     def _saved_by(self, module: str) -> str | None:
         """PEFT wraps by plain string suffix: `norm` also catches `input_layernorm`."""
-        names = module.split(".")
-        ancestors = [".".join(names[: end + 1]) for end in range(len(names))]
-        for entry in self.saved:
-            if entry and any(ancestor.endswith(entry) for ancestor in ancestors):
-                return entry
-        return None
+        within = f"{module}."  # the module's own path and those above it end before a dot
+        return next((entry for entry in self.saved if entry and f"{entry}." in within), None)
 
     def _bias_of_a_copy(self, key: Key) -> bool:
         """Whether PEFT itself saves this bias behind a wrapper: `bias: all` takes every name.
@@ -195,12 +203,14 @@ class Ledger:
         beside the declared `classifier.dense.bias`; without that neighbour the name is an attempt.
         Source: peft 0.21.2, `get_peft_model_state_dict`: `"bias" in k`.
         """
+        if self.config.bias != "all" or key.leaf != "bias":
+            return False
         names = key.path.split(".")
         at = next((i for i, name in enumerate(names) if name in COPIES), None)
-        if at is None or self.config.bias != "all" or key.leaf != "bias":
+        if at is None:
             return False
         beside = ".".join((*names[:at], *names[at + 1 :]))
-        return self._saved_by(".".join(names[:at])) is not None and beside in self.paths
+        return self._saved_by(".".join(names[:at])) is not None and beside in self.biases
 
     def _declared_bias(self, key: Key) -> bool:
         if self.config.bias == "all":
@@ -208,14 +218,13 @@ class Ledger:
         owner = key.module.removesuffix(".base_layer")
         return self.config.bias == "lora_only" and key.leaf == "bias" and owner in self.adapted
 
-    def _reaches_base(self, key: Key) -> bool:
+    def _reaches_base(self, key: Key, path: str) -> bool:
         """Whether the name could be a parameter or buffer of the base model.
 
         Transformers adds and removes prefixes until a name fits, and a fused expert's parameter is
         not called `weight`; so any dotted name may be one, unless it ends in a number. A false yes
         costs a question, a false no a backdoor.
         """
-        root = key.path.split(".", 1)[0]
-        if key.prefixed or root in self.roots:
+        if key.prefixed or path.split(".", 1)[0] in self.roots:
             return True
-        return not key.leaf.isdigit() if key.module else key.path in ROOT_PARAMETERS
+        return not key.leaf.isdigit() if key.module else path in ROOT_PARAMETERS

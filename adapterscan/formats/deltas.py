@@ -170,8 +170,7 @@ def with_aliases(
     changed = dict(patterns)
     for pattern in {keyed(key) for key in (*config.rank_pattern, *config.alpha_pattern)}:
         matches = changed[pattern]
-        meant = {module for module, name in aliases.items() if name in matches.names}
-        changed[pattern] = Matches(matches.names - aliases.keys() | meant, matches.problem)
+        changed[pattern] = Matches(matches.names.moved(aliases), matches.problem)
     return changed
 
 
@@ -180,11 +179,12 @@ def locate(
 ) -> Iterator[Delta | Problem]:
     """Yield every ΔW of `keys`, and for modules where there is none why."""
     room = DELTA_LIMIT
-    groups: dict[str, dict[str, TensorInfo]] = defaultdict(dict)
+    groups: dict[str, list[Key]] = defaultdict(list)
     for key in keys:
         if key.part and key.leaf != "bias":
-            groups[key.module].setdefault(key.part, key.tensor)
-    for module, parts in groups.items():
+            groups[key.module].append(key)
+    for module, found_keys in groups.items():
+        parts = {key.part: key.tensor for key in reversed(found_keys)}  # the first of each
         if {"lora_A", "lora_B"} <= parts.keys() and parts.keys() & {
             "lora_embedding_A",
             "lora_embedding_B",

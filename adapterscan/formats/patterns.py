@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 PATTERN_LIMIT = 4096  # characters; the longest honest pattern seen has 600
@@ -27,7 +27,7 @@ TOTAL_SECONDS = 15.0  # for all patterns of one config together
 #: Patterns times names. PEFT compiles each pattern anew for each module, 20 times slower than we
 #: do, so a config over this hangs its loader for minutes whatever its patterns are.
 PAIRS_LIMIT = 5_000_000
-CHUNK = 1000
+CHUNK = 1000  # a multiple of eight
 _ACTIVE = re.compile(r"[*+?{()|\[\\]")  # anything that repeats, groups, branches or escapes
 _KEY_HEAD, _KEY_TAIL = r"(?:(.*\.)?(", r")$)[\s\S]*"
 
@@ -43,19 +43,54 @@ for index, pattern in patterns:
     try:
         match = re.compile(pattern).fullmatch
         for start in range(0, len(names), @CHUNK@):
-            hits = [i for i in range(start, min(start + @CHUNK@, len(names))) if match(names[i])]
-            print(json.dumps([index, hits, None]), flush=True)
-        print(json.dumps([index, [], "done"]), flush=True)
+            hits = sum(1 << i for i, name in enumerate(names[start:start + @CHUNK@]) if match(name))
+            print(json.dumps([index, hex(hits), None]), flush=True)
+        print(json.dumps([index, "0", "done"]), flush=True)
     except (re.error, OverflowError, RecursionError, MemoryError, ValueError) as error:
-        print(json.dumps([index, [], type(error).__name__]), flush=True)
+        print(json.dumps([index, "0", type(error).__name__]), flush=True)
 """
+
+
+class Subset(Set[str]):
+    """Some of the names that patterns were tried on: a bit for each.
+
+    A config can have 10,000 patterns and a file 50,000 modules; sets would take a gigabyte.
+    """
+
+    __slots__ = ("_bits", "_places")
+
+    def __init__(self, places: Mapping[str, int], bits: bytes = b"") -> None:
+        self._places = places
+        self._bits = bits.ljust(len(places) // 8 + 1, b"\0")
+
+    def __contains__(self, name: object) -> bool:
+        at = self._places.get(name)  # type: ignore[call-overload]  # any object may be asked for
+        return at is not None and bool(self._bits[at >> 3] >> (at & 7) & 1)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self._places if name in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    @classmethod
+    def _from_iterable(cls, names: Iterable[str]) -> frozenset[str]:  # type: ignore[override]
+        return frozenset(names)
+
+    def moved(self, names: Mapping[str, str]) -> Subset:
+        """Return the subset that has each key of `names` if this one has its value."""
+        bits = bytearray(self._bits)
+        for name, other in names.items():
+            at = self._places[name]
+            bits[at >> 3] = bits[at >> 3] & ~(1 << (at & 7)) | (other in self) << (at & 7)
+        return Subset(self._places, bytes(bits))
 
 
 @dataclass(frozen=True, slots=True)
 class Matches:
     """The names that a pattern matches in full; `problem` says why the answer is not known."""
 
-    names: frozenset[str]
+    names: Subset
     problem: str = ""  # "" | "timeout" | "too long" | "invalid: …"
 
 
@@ -98,26 +133,37 @@ def match_all(patterns: Sequence[str], names: Sequence[str]) -> Mapping[str, Mat
     answers: dict[str, Matches] = {}
     risky: list[str] = []
     unique = list(dict.fromkeys(patterns))
+    names = list(dict.fromkeys(names))
+    places = {name: place for place, name in enumerate(names)}
+    none = Subset(places)
     if len(unique) * len(names) > PAIRS_LIMIT:
-        return {pattern: Matches(frozenset(), "timeout") for pattern in unique}
+        return {pattern: Matches(none, "timeout") for pattern in unique}
     for pattern in unique:
         if len(pattern) > PATTERN_LIMIT:
-            answers[pattern] = Matches(frozenset(), "too long")
+            answers[pattern] = Matches(none, "too long")
         elif is_active(_core(pattern)):
             risky.append(pattern)
         else:
-            plain = re.compile(pattern)
-            answers[pattern] = Matches(frozenset(name for name in names if plain.fullmatch(name)))
+            plain = re.compile(pattern).fullmatch
+            found = (place for name, place in places.items() if plain(name))
+            answers[pattern] = Matches(Subset(places, _bits(found, len(places))))
     strikes = 0
     deadline = time.monotonic() + TOTAL_SECONDS
     while risky and strikes < STRIKES and time.monotonic() < deadline:
-        done = _run_child(risky, names, deadline)
+        done = _run_child(risky, places, deadline)
         answers.update(done)
         risky = [pattern for pattern in risky if pattern not in done]
         if risky:
-            answers[risky.pop(0)] = Matches(frozenset(), "timeout")
+            answers[risky.pop(0)] = Matches(none, "timeout")
             strikes += 1
-    return answers | {pattern: Matches(frozenset(), "timeout") for pattern in risky}
+    return answers | {pattern: Matches(none, "timeout") for pattern in risky}
+
+
+def _bits(places: Iterable[int], count: int) -> bytes:
+    bits = bytearray(count // 8 + 1)
+    for place in places:
+        bits[place >> 3] |= 1 << (place & 7)
+    return bytes(bits)
 
 
 def _core(pattern: str) -> str:
@@ -128,7 +174,7 @@ def _core(pattern: str) -> str:
 
 
 def _run_child(
-    patterns: Sequence[str], names: Sequence[str], deadline: float
+    patterns: Sequence[str], places: Mapping[str, int], deadline: float
 ) -> dict[str, Matches]:
     """Return answers in order up to the first pattern that hung or killed the child."""
     script = _CHILD.replace("@LIMIT@", str(MEMORY_BYTES)).replace("@CHUNK@", str(CHUNK))
@@ -140,17 +186,20 @@ def _run_child(
     reader = threading.Thread(target=_pump, args=(child, lines), daemon=True)
     reader.start()
     answers: dict[str, Matches] = {}
-    hits: dict[int, list[int]] = {}
+    hits = bytearray()  # of the pattern that is being tried
     try:
-        request = json.dumps([list(enumerate(patterns)), list(names)])
+        request = json.dumps([list(enumerate(patterns)), list(places)])
         threading.Thread(target=_feed, args=(child, request), daemon=True).start()
         while line := lines.get(timeout=_patience(deadline)):
             index, found, status = json.loads(line)
-            hits.setdefault(index, []).extend(found)
+            if status is None:
+                hits += int(found, 16).to_bytes(CHUNK // 8, "little")
+                continue
             if status == "done":
-                answers[patterns[index]] = Matches(frozenset(names[i] for i in hits[index]))
-            elif status:
-                answers[patterns[index]] = Matches(frozenset(), f"invalid: {status}")
+                answers[patterns[index]] = Matches(Subset(places, bytes(hits)))
+            else:
+                answers[patterns[index]] = Matches(Subset(places), f"invalid: {status}")
+            hits.clear()
     except queue.Empty:
         pass
     finally:

@@ -20,7 +20,6 @@ class Key:
     """A tensor name taken apart: `model.layers.0.q_proj` + `lora_A` + `weight`."""
 
     tensor: TensorInfo
-    path: str  # without wrapper prefixes
     module: str  # what stands before the part; the path without its last name when there is none
     part: str  # "" for a key that no tuner owns
     leaf: str  # "weight", "bias", or "" for a bare parameter
@@ -34,10 +33,17 @@ class Key:
         names = path.split(".")
         at = next((i for i, name in enumerate(names) if name in ALL_PARTS), None)
         if at is None:
-            return cls(tensor, path, ".".join(names[:-1]), "", names[-1], (), prefixed)
+            leaf = _COMMON.get(names[-1], names[-1])
+            return cls(tensor, ".".join(names[:-1]), "", leaf, (), prefixed)
         leaf = names[-1] if len(names) > at + 1 and names[-1] in ("weight", "bias") else ""
         tail = tuple(names[at + 1 :])
-        return cls(tensor, path, ".".join(names[:at]), names[at], leaf, tail, prefixed)
+        part, leaf, tail = _COMMON[names[at]], _COMMON.get(leaf, leaf), _TAIL.get(tail, tail)
+        return cls(tensor, ".".join(names[:at]), part, leaf, tail, prefixed)
+
+    @property
+    def path(self) -> str:
+        """Return the tensor's name without wrapper prefixes."""
+        return unwrapped(self.tensor.name)
 
     @property
     def infix(self) -> str:
@@ -54,7 +60,20 @@ class Key:
     @property
     def distance(self) -> tuple[bool, bool, str]:
         """Order keys that claim one place: the name that PEFT itself saves comes first."""
-        return self.tensor.name != f"base_model.model.{self.path}", len(self.tail) > 1, self.path
+        path = self.path
+        return self.tensor.name != f"base_model.model.{path}", len(self.tail) > 1, path
+
+
+#: One object for what stands in 100,000 names.
+_COMMON: Mapping[str, str] = {name: name for name in (*ALL_PARTS, "", "weight", "bias")}
+_TAIL: Mapping[tuple[str, ...], tuple[str, ...]] = {
+    tail: tail for tail in ((), ("weight",), ("bias",), ("default", "weight"))
+}
+
+
+def unwrapped(name: str) -> str:
+    """Return the name of a tensor without what wrappers of modules put into it."""
+    return _strip(name)[0]
 
 
 def _strip(name: str) -> tuple[str, bool]:

@@ -112,8 +112,7 @@ def target_test(config: AdapterConfig, patterns: Mapping[str, Matches]) -> Calla
     """Return a test for what `target_modules` names, at the same cost however long the list is."""
     target = config.target_modules
     if isinstance(target, str):
-        matched = patterns[target].names if target in patterns else frozenset()
-        return matched.__contains__
+        return patterns[target].names.__contains__ if target in patterns else lambda _: False
     wanted = frozenset(target or ())
     return lambda module: not wanted.isdisjoint(suffixes(module))
 
