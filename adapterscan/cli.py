@@ -460,7 +460,7 @@ def _write(
     if format is Format.JSON:
         from adapterscan.reporters.json_report import render_json
 
-        text = render_json(reports, exit_code=code, fail_on=threshold, errors=failures)
+        pieces = render_json(reports, exit_code=code, fail_on=threshold, errors=failures)
     else:
         from adapterscan.reporters.terminal import Page, render_terminal
 
@@ -469,10 +469,11 @@ def _write(
         width = min(120, shutil.get_terminal_size((100, 24)).columns)
         page = Page(width=width, colour=colours, verbose=verbose)
         text = render_terminal(reports, page, exit_code=code, fail_on=threshold, errors=failures)
+        pieces = iter([text])
     if output is None:
-        _echo(text)
+        _echo(pieces)
     else:
-        _save(output, text)
+        _save(output, pieces)
     raise SystemExit(code)
 
 
@@ -480,25 +481,28 @@ def _write(
 _PLAIN = {"‖ΔW‖": "|dW| ", "ΔW": "dW", "→": "->", "…": "..", "×": "x"}
 
 
-def _echo(text: str) -> None:
+def _echo(pieces: Iterable[str]) -> None:
     """Write to standard output, in whatever encoding it has."""
     encoding = sys.stdout.encoding or "utf-8"
-    if not encoding.lower().startswith("utf"):
-        for symbol, plain in _PLAIN.items():
-            text = text.replace(symbol, plain)
-    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    for piece in pieces:
+        if not encoding.lower().startswith("utf"):
+            for symbol, plain in _PLAIN.items():
+                piece = piece.replace(symbol, plain)
+        sys.stdout.write(piece.encode(encoding, "backslashreplace").decode(encoding))
     sys.stdout.flush()
 
 
-def _save(path: Path, text: str) -> None:
+def _save(path: Path, pieces: Iterable[str]) -> None:
     """Write a report whole or not at all; into a device or pipe, never in its place."""
     if path.exists() and not path.is_file():
-        path.write_text(text, "utf-8")
+        with path.open("w", encoding="utf-8") as out:
+            out.writelines(pieces)
         return
     path = path.resolve()  # a link keeps pointing where it did
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     try:
-        partial.write_text(text, "utf-8")
+        with partial.open("w", encoding="utf-8") as out:
+            out.writelines(pieces)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -29,6 +29,7 @@ F64 = npt.NDArray[np.float64]
 
 KURTOSIS_RANK = 8  # exact up to here at no noticeable cost
 _BLOCK = 1 << 16  # elements widened at a time: the working set stays in a core's cache
+_MOMENT_ROWS = 256
 _RELATIVE_FLOOR = 1e-8
 
 
@@ -106,6 +107,13 @@ def kurtosis_cost(d_out: int, d_in: int, rank: int) -> int:
     """Return the multiply-adds that an exact kurtosis takes beyond the rest of a summary."""
     pairs = rank * (rank + 1) // 2
     return (d_out + d_in) * pairs * (pairs + 1) // 2
+
+
+def working_bytes(rank: int, exact_to: int = 16) -> int:
+    """Return how much memory a summary takes at the most, beside the factors."""
+    used = rank if rank <= max(exact_to, KURTOSIS_RANK) else KURTOSIS_RANK
+    pairs, width = used * (used + 1) // 2, max(64, _BLOCK // max(1, rank))
+    return 10 * 8 * rank**2 + 4 * pairs * (3 * pairs + width) + 2 * 8 * rank * width
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +235,12 @@ def _pair_weights(used: int) -> F64:
 def _fourth_moment(rows: _Side, columns: _Side) -> float:
     """Return Σ ΔW⁴ / σ₁⁴ over the leading directions; unordered pairs count twice."""
     twice = _pair_weights(rows.used)
-    product = rows.moments.astype(np.float64) * columns.moments
-    return float(twice @ product @ twice)
+    total = 0.0
+    for start in range(0, len(twice), _MOMENT_ROWS):  # 35 MB at rank 64 if widened at once
+        some = slice(start, start + _MOMENT_ROWS)
+        product = rows.moments[some].astype(np.float64) * columns.moments[some]
+        total += float(twice[some] @ product @ twice)
+    return total
 
 
 def _statistics(

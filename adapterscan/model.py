@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import NewType
 
 Sha256 = NewType("Sha256", str)
@@ -17,6 +18,7 @@ ModulePath = NewType("ModulePath", str)
 
 Scalar = bool | int | float | str | None
 Part = tuple[int, bytes]  # where it starts in its file, and its bytes
+_NOTHING: Mapping[str, Scalar] = MappingProxyType({})
 
 
 class Severity(IntEnum):
@@ -138,7 +140,7 @@ class Evidence:
     subject: Subject
     value: Scalar
     unit: str = ""
-    details: Mapping[str, Scalar] = field(default_factory=dict)
+    details: Mapping[str, Scalar] = field(default_factory=lambda: _NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +239,8 @@ class Report:
     files: tuple[FileRecord, ...]
     adapters: tuple[AdapterSummary, ...]
     findings: tuple[Finding, ...]  # worst first
-    evidence: tuple[Evidence, ...]  # every fact measured, whether or not a rule cared
+    evidence: tuple[Evidence, ...]  # facts measured, whether or not a rule cared; see `counts`
+    counts: Mapping[str, int]  # facts of each name, also those that `evidence` has no room for
     coverage: Coverage
     versions: Mapping[str, str]  # what decided the result: tool, detectors, rule set digest
     config_file: str | None = None

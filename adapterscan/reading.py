@@ -6,9 +6,12 @@ take it for. A file that breaks one reader leaves a Skipped, and the others go o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -32,6 +35,7 @@ from adapterscan.model import (
     Skipped,
     Subject,
 )
+from adapterscan.summaries import Summaries
 from adapterscan.text import plural, printable, size_text
 from adapterscan.weighing import Weighed, hash_only, weigh
 
@@ -65,6 +69,20 @@ class WeighedAdapter:
         return self.adapter.weights.path
 
 
+NOT_MEASURED = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What stays of an adapter that was let go: enough to tell whether a twin of it agrees."""
+
+    file: str
+    folder: str
+    config: str  # path of its config, "" without one
+    shapes: bytes = b""  # digest of the names and shapes of its tensors; b"" without a twin
+    norms: Sequence[float] = ()  # ‖ΔW‖ in the order of names, or NOT_MEASURED
+
+
 @dataclass(slots=True)
 class Contents:
     """Everything that was read from one artifact. Filled by `read`, then only looked at."""
@@ -72,6 +90,7 @@ class Contents:
     artifact: Artifact
     configs: dict[str, AdapterConfig] = field(default_factory=dict)  # by folder
     adapters: list[WeighedAdapter] = field(default_factory=list)
+    outlines: list[Outline] = field(default_factory=list)  # of all adapters
     documents: dict[str, Any] = field(default_factory=dict)  # parsed JSON by path
     records: list[FileRecord] = field(default_factory=list)
     evidence: list[Evidence] = field(default_factory=list)
@@ -88,9 +107,22 @@ class _Outcome:
 def read(
     artifact: Artifact, *, workers: int, progress: Callable[[str], None] = lambda _: None
 ) -> Contents:
-    """Read every fetched file of `artifact`, configs first; `progress` is told each path."""
+    """Read every fetched file of `artifact`, and keep all of its adapters."""
     contents = Contents(artifact)
-    for file in sorted(artifact.files, key=lambda f: (f.kind is not FileKind.CONFIG, f.path)):
+    contents.adapters = list(read_adapters(contents, workers=workers, progress=progress))
+    return contents
+
+
+def read_adapters(
+    contents: Contents, *, workers: int, progress: Callable[[str], None] = lambda _: None
+) -> Iterator[WeighedAdapter]:
+    """Read every fetched file of `contents.artifact`, configs first; `progress` is told each path.
+
+    Each adapter is yielded as soon as it was read, and only the caller keeps it.
+    """
+    files = contents.artifact.files
+    folders = Counter(_folder(file.path) for file in files if file.kind is FileKind.WEIGHTS)
+    for file in sorted(files, key=lambda f: (f.kind is not FileKind.CONFIG, f.path)):
         if file.parts is not None:
             progress(file.path)
             _read_parts(contents, file)
@@ -99,8 +131,27 @@ def read(
         else:
             progress(file.path)
             _read_file(contents, file, workers)
+        while contents.adapters:
+            adapter = contents.adapters[0].adapter
+            contents.outlines.append(_outline(contents.adapters[0], folders[adapter.folder] > 1))
+            del adapter
+            yield contents.adapters.pop()
     contents.records.sort(key=lambda record: record.path)
-    return contents
+
+
+def _outline(weighed: WeighedAdapter, has_twin: bool) -> Outline:
+    adapter, summaries = weighed.adapter, weighed.weighed.deltas
+    outline = Outline(weighed.file, adapter.folder, adapter.config.path)
+    if not has_twin:
+        return outline
+    shapes = hashlib.blake2b()
+    for name, shape in sorted((tensor.name, tensor.shape) for tensor in adapter.weights.tensors):
+        shapes.update(f"{name!r} {shape}\n".encode())
+    norms = (
+        NOT_MEASURED if summary is None or summary.frobenius is None else summary.frobenius
+        for summary in map(summaries.get, sorted(delta.name for delta in adapter.deltas))
+    )  # fmt: skip
+    return replace(outline, shapes=shapes.digest(), norms=array("d", norms))
 
 
 def _read_file(contents: Contents, file: File, workers: int) -> None:
@@ -336,12 +387,12 @@ def _read_weights(
     if weights.problem is not None:
         # What the header says can be judged; what the bytes say cannot.
         hash_only(source)
-        _keep(contents, adapter, Weighed({}, {}, ()))
+        _keep(contents, adapter, Weighed(Summaries(), {}, ()))
         raise weights.problem
     try:
         weighed = weigh(source, weights.tensors, adapter.deltas if adapter else (), workers=workers)
     except FileProblem:
-        _keep(contents, adapter, Weighed({}, {}, ()))
+        _keep(contents, adapter, Weighed(Summaries(), {}, ()))
         raise
     contents.skipped.extend(weighed.skipped)
     unclear = _unclear(file, adapter) if adapter else []

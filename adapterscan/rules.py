@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import math
 import operator
+from array import array
+from bisect import insort
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from operator import itemgetter
 from re import Match
 from typing import TypeGuard
 
@@ -18,9 +21,11 @@ from adapterscan.rulebook import RuleBook, load_rules
 from adapterscan.rulefile import PLACEHOLDER, Condition, Rule
 from adapterscan.text import plural, printable, size_text
 
-__all__ = ["EVIDENCE_SHOWN", "Condition", "Rule", "RuleBook", "judge", "load_rules", "matches"]
+__all__ = [
+    "EVIDENCE_SHOWN", "Condition", "Judge", "Rule", "RuleBook", "judge", "load_rules", "matches",
+]  # fmt: skip
 
-#: Evidence kept in a finding; `Finding.count` has the true number, the report has all evidence.
+#: Evidence kept in a finding, the worst; `Finding.count` has the true number.
 EVIDENCE_SHOWN = 20
 _SHOWN = 120  # characters of one inserted value
 _ORDER: Mapping[str, Callable[[float, float], bool]] = {
@@ -31,18 +36,40 @@ _ORDER: Mapping[str, Callable[[float, float], bool]] = {
 }
 
 
-def judge(evidence: Iterable[Evidence], rules: Iterable[Rule]) -> tuple[Finding, ...]:
-    """Return the findings, worst first: by severity, then confidence, then rule id."""
-    by_name: dict[str, list[Evidence]] = defaultdict(list)
-    for item in evidence:
-        by_name[item.name].append(item)
-    found = (_finding(rule, by_name.get(rule.evidence, ())) for rule in rules)
-    return tuple(
-        sorted(
-            (finding for finding in found if finding is not None),
-            key=lambda finding: (-finding.severity, -finding.confidence, finding.rule),
+class Judge:
+    """Hears evidence as it comes in, in any order, and keeps what the findings will say of it.
+
+    That is the exact number of subjects and the worst evidence of each rule: a scan can measure
+    more than there is room for, and nobody can hide behind it.
+    """
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self._cases: dict[str, list[_Case]] = defaultdict(list)
+        for rule in rules:
+            self._cases[rule.evidence].append(_Case(rule))
+
+    def hear(self, item: Evidence) -> None:
+        """Take note of one piece of evidence."""
+        for case in self._cases.get(item.name, ()):
+            case.hear(item)
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Return the findings, worst first: by severity, then confidence, then rule id."""
+        found = (case.finding() for cases in self._cases.values() for case in cases)
+        return tuple(
+            sorted(
+                (finding for finding in found if finding is not None),
+                key=lambda finding: (-finding.severity, -finding.confidence, finding.rule),
+            )
         )
-    )
+
+
+def judge(evidence: Iterable[Evidence], rules: Iterable[Rule]) -> tuple[Finding, ...]:
+    """Return the findings that `evidence` gives, worst first."""
+    bench = Judge(rules)
+    for item in evidence:
+        bench.hear(item)
+    return bench.findings()
 
 
 def matches(rule: Rule, item: Evidence) -> bool:
@@ -50,32 +77,56 @@ def matches(rule: Rule, item: Evidence) -> bool:
     return item.name == rule.evidence and all(_holds(condition, item) for condition in rule.when)
 
 
-def _finding(rule: Rule, evidence: Sequence[Evidence]) -> Finding | None:
-    met = [item for item in evidence if matches(rule, item)]
-    count = len({item.subject for item in met})
-    if count < rule.min_subjects or not met:
-        return None
-    met.sort(key=lambda item: _order(rule, item))
-    return Finding(
-        rule=rule.id,
-        title=rule.title,
-        severity=rule.severity,
-        confidence=rule.confidence,
-        message=_message(rule, met[0], count),
-        next_step=rule.next_step,
-        count=count,
-        evidence=tuple(met[:EVIDENCE_SHOWN]),
-        context=rule.context,
-        identifiers=rule.identifiers,
-    )
+class _Case:
+    """What one rule has heard so far."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self.subjects = array("q")  # as hashes: 8 bytes for each, which a set has 80 for
+        self.worst: list[tuple[_Order, Evidence]] = []
+
+    def hear(self, item: Evidence) -> None:
+        if not matches(self.rule, item):
+            return
+        self.subjects.append(hash(item.subject))
+        place = _place(self.rule, item)
+        if len(self.worst) == EVIDENCE_SHOWN and place > self.worst[-1][0][:-1]:
+            return
+        insort(self.worst, ((*place, _rest(item)), item), key=itemgetter(0))
+        del self.worst[EVIDENCE_SHOWN:]
+
+    def finding(self) -> Finding | None:
+        count, rule = len(set(self.subjects)), self.rule
+        if count < rule.min_subjects or not count:
+            return None
+        return Finding(
+            rule=rule.id,
+            title=rule.title,
+            severity=rule.severity,
+            confidence=rule.confidence,
+            message=_message(rule, self.worst[0][1], count),
+            next_step=rule.next_step,
+            count=count,
+            evidence=tuple(item for _, item in self.worst),
+            context=rule.context,
+            identifiers=rule.identifiers,
+        )
 
 
-def _order(rule: Rule, item: Evidence) -> tuple[float, str, str, str, str]:
+_Order = tuple[float, str, str, str, str]
+
+
+def _place(rule: Rule, item: Evidence) -> tuple[float, str, str, str]:
     """Worst first; what the rule does not rank is ordered by name, so that runs agree."""
     subject = item.subject
     worst = _rank(_field(item, rule.rank_by)) if rule.rank_by else 0.0
+    return -worst, subject.file, subject.name, subject.kind
+
+
+def _rest(item: Evidence) -> str:
+    """Return what orders evidence of the same rank about the same subject."""
     rest = [item.value, *(part for pair in sorted(item.details.items()) for part in pair)]
-    return -worst, subject.file, subject.name, subject.kind, " ".join(map(_key, rest))
+    return " ".join(map(_key, rest))
 
 
 def _key(value: Scalar) -> str:

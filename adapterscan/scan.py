@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from adapterscan import __version__
 from adapterscan.detectors import BUILT_IN, Detector
+from adapterscan.docket import Docket
 from adapterscan.errors import AdapterscanError
 from adapterscan.model import (
     AdapterSummary,
@@ -23,8 +25,8 @@ from adapterscan.model import (
     Severity,
     Skipped,
 )
-from adapterscan.reading import Contents, WeighedAdapter, read
-from adapterscan.rules import RuleBook, judge
+from adapterscan.reading import Contents, WeighedAdapter, read_adapters
+from adapterscan.rules import RuleBook
 from adapterscan.text import plural
 
 EXIT_CLEAN, EXIT_FINDINGS, EXIT_ERROR, EXIT_INCOMPLETE = 0, 1, 2, 3
@@ -64,26 +66,41 @@ def scan(
     what was found before stays.
     """
     workers = (options or ScanOptions()).workers
-    contents = read(artifact, workers=workers, progress=progress)
-    evidence = [*artifact.evidence, *contents.evidence]
-    skipped = [*artifact.problems, *contents.skipped]
+    contents, docket = Contents(artifact), Docket(rules)
+    docket.add(artifact.evidence)
+    skipped = list(artifact.problems)
+    adapters: list[AdapterSummary] = []
+    for weighed in read_adapters(contents, workers=workers, progress=progress):
+        docket.add(contents.evidence)
+        contents.evidence.clear()
+        for detector in detectors:
+            skipped += _run(detector, partial(detector.each, contents, weighed), docket)
+        adapters.append(_summary(weighed))
+        skipped += _unmeasured(weighed)
+        del weighed  # the next file needs the room
+    docket.add(contents.evidence)
     for detector in detectors:
-        skipped.extend(_run(detector, contents, evidence))
-    if not contents.adapters and not any(item.failed for item in skipped):
+        skipped += _run(detector, partial(detector.run, contents), docket)
+    skipped += contents.skipped
+    if not adapters and not any(item.failed for item in skipped):
         skipped.append(_nothing(artifact))
-    skipped.extend(_partial(contents))
+    skipped += _unread(artifact)
+    evidence = docket.evidence()
+    skipped += _unlisted(docket.counts(), evidence)
+    unique = sorted(dict.fromkeys(skipped), key=lambda item: (not item.failed, item.what))
     return Report(
         target=artifact.ref.text,
         name=artifact.name,
         source=artifact.ref.kind,
         commit=artifact.commit,
         files=tuple(contents.records),
-        adapters=tuple(_summary(weighed) for weighed in contents.adapters),
-        findings=judge(evidence, rules),
-        evidence=tuple(evidence),
+        adapters=tuple(adapters),
+        findings=docket.findings(),
+        evidence=evidence,
+        counts=docket.counts(),
         coverage=Coverage(
             tuple(detector.inspects for detector in detectors),
-            (*sorted(skipped, key=lambda item: (not item.failed, item.what)), *BEYOND),
+            (*unique, *BEYOND),
         ),
         versions={
             "adapterscan": __version__,
@@ -109,7 +126,9 @@ def exit_code(reports: Iterable[Report], fail_on: Severity | None, failures: int
     return EXIT_CLEAN if all(r.coverage.complete for r in reports) else EXIT_INCOMPLETE
 
 
-def _run(detector: Detector, contents: Contents, evidence: list[Evidence]) -> Iterable[Skipped]:
+def _run(
+    detector: Detector, analysis: Callable[[], Iterable[Evidence]], docket: Docket
+) -> Iterator[Skipped]:
     """Collect a detector's evidence up to wherever it gets."""
     unmet = detector.needs - {Need.FILES, Need.WEIGHTS}
     if unmet:
@@ -118,7 +137,7 @@ def _run(detector: Detector, contents: Contents, evidence: list[Evidence]) -> It
         return
     try:
         with np.errstate(all="ignore"):  # a scale of 1e308 overflows, and the report says so
-            evidence.extend(detector.run(contents))
+            docket.add(analysis())
     except AdapterscanError as error:
         yield Skipped(detector.inspects, error.reason, True, error.hint, detector.name)
     except Exception as error:  # input is hostile: whatever it breaks, the report stands
@@ -134,10 +153,20 @@ def _nothing(artifact: Artifact) -> Skipped:
     )  # fmt: skip
 
 
-def _partial(contents: Contents) -> Iterable[Skipped]:
-    """Say which files were not looked into, and which deltas are not all that an adapter does."""
-    told = {problem.what for problem in contents.artifact.problems}
-    absent = [f for f in contents.artifact.files if f.local is None and f.parts is None]
+def _unlisted(counts: Mapping[str, int], listed: Iterable[Evidence]) -> Iterator[Skipped]:
+    left = Counter(counts) - Counter(item.name for item in listed)
+    if left:
+        names = ", ".join(f"{count:,} {name}" for name, count in left.items())
+        yield Skipped(
+            "evidence", f"{plural(left.total(), 'more fact')} than there is room to list ({names})",
+            failed=False, hint="all were judged: findings count them and cite the worst",
+        )  # fmt: skip
+
+
+def _unread(artifact: Artifact) -> Iterator[Skipped]:
+    """Say which files were not looked into."""
+    told = {problem.what for problem in artifact.problems}
+    absent = [f for f in artifact.files if f.local is None and f.parts is None]
     for file in absent:
         if file.path in told:
             continue
@@ -152,48 +181,50 @@ def _partial(contents: Contents) -> Iterable[Skipped]:
             f"{', …' if len(others) > 3 else ''})",
             "text or media, listed but not fetched", failed=False,
         )  # fmt: skip
-    unread = [f.path for f in contents.artifact.files if f.kind is FileKind.TOKENIZER]
+    unread = [file.path for file in artifact.files if file.kind is FileKind.TOKENIZER]
     if unread:
         yield Skipped(
             f"{len(unread)} tokenizer and template files", "hashed, their content was not analysed",
             failed=False, hint="compare them with the base model's before you use them",
         )  # fmt: skip
-    for weighed in contents.adapters:
-        config, deltas = weighed.adapter.config, weighed.adapter.deltas
-        if any(delta.magnitude is not None for delta in deltas):
-            yield Skipped(
-                weighed.file, "DoRA: B·A was measured; the true delta also needs the base weights",
-                failed=False, detector="weighing",
-            )  # fmt: skip
-        if any(delta.diag is not None for delta in deltas):
-            yield Skipped(
-                weighed.file, "KaSA: B·diag·A was measured; the base also loses its smallest "
-                "singular directions, which needs its weights", failed=False, detector="weighing",
-            )  # fmt: skip
-        if config.raw.get("use_qalora"):
-            yield Skipped(
-                weighed.file, "QALoRA: B·A was measured; on a quantized base it acts on sums over "
-                "groups of inputs, which scales its norm", failed=False, detector="weighing",
-            )  # fmt: skip
-        initialisation = config.raw.get("init_lora_weights")
-        if isinstance(initialisation, str) and initialisation.lower() != "gaussian":
-            yield Skipped(
-                weighed.file, "its initialisation changes the base; ΔW against the original base "
-                "differs from B·A unless it was converted", failed=False, detector="weighing",
-            )  # fmt: skip
-        if not config.path:
-            yield Skipped(
-                weighed.file, "no adapter_config.json beside it: scale and declared weights are "
-                "unknown", failed=True, hint="fetch the config from where the weights came from",
-                detector="reading",
-            )  # fmt: skip
+
+
+def _unmeasured(weighed: WeighedAdapter) -> Iterator[Skipped]:
+    """Say where the deltas are not all that an adapter does."""
+    config, deltas = weighed.adapter.config, weighed.adapter.deltas
+    if any(delta.magnitude is not None for delta in deltas):
+        yield Skipped(
+            weighed.file, "DoRA: B·A was measured; the true delta also needs the base weights",
+            failed=False, detector="weighing",
+        )  # fmt: skip
+    if any(delta.diag is not None for delta in deltas):
+        yield Skipped(
+            weighed.file, "KaSA: B·diag·A was measured; the base also loses its smallest "
+            "singular directions, which needs its weights", failed=False, detector="weighing",
+        )  # fmt: skip
+    if config.raw.get("use_qalora"):
+        yield Skipped(
+            weighed.file, "QALoRA: B·A was measured; on a quantized base it acts on sums over "
+            "groups of inputs, which scales its norm", failed=False, detector="weighing",
+        )  # fmt: skip
+    initialisation = config.raw.get("init_lora_weights")
+    if isinstance(initialisation, str) and initialisation.lower() != "gaussian":
+        yield Skipped(
+            weighed.file, "its initialisation changes the base; ΔW against the original base "
+            "differs from B·A unless it was converted", failed=False, detector="weighing",
+        )  # fmt: skip
+    if not config.path:
+        yield Skipped(
+            weighed.file, "no adapter_config.json beside it: scale and declared weights are "
+            "unknown", failed=True, hint="fetch the config from where the weights came from",
+            detector="reading",
+        )  # fmt: skip
 
 
 def _summary(weighed: WeighedAdapter) -> AdapterSummary:
     adapter = weighed.adapter
-    summaries = weighed.weighed.deltas
     ranks = Counter(str(delta.rank) for delta in adapter.deltas)
-    norms = [s.frobenius for s in summaries.values() if s.frobenius is not None]
+    norms = weighed.weighed.deltas.column("frobenius").tolist()
     return AdapterSummary(
         path=adapter.folder,
         weights=weighed.file,

@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+from array import array
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby, islice
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -22,12 +26,28 @@ import numpy.typing as npt
 from adapterscan.formats.deltas import Delta
 from adapterscan.formats.reader import SEGMENT_BYTES, SourceFile
 from adapterscan.formats.tensors import FLOAT_DTYPES, TensorInfo, as_array, numpy_dtype
-from adapterscan.lowrank import KURTOSIS_RANK, DeltaSummary, LowRank, kurtosis_cost
+from adapterscan.lowrank import (
+    KURTOSIS_RANK,
+    DeltaSummary,
+    LowRank,
+    kurtosis_cost,
+    working_bytes,
+)
 from adapterscan.model import Skipped
+from adapterscan.summaries import Summaries
 from adapterscan.text import plural, printable, size_text
+from adapterscan.weigh_plan import (
+    DensePlan,
+    FactorPlan,
+    Range,
+    Unit,
+    cuts,
+    factors,
+    range_of,
+)
 
 FACTOR_LIMIT = 64 << 20  # bytes of one factor as stored
-WORKING_LIMIT = 160 << 20  # bytes of all factors of a ΔW with its r×r matrices, ten at a time
+WORKING_LIMIT = 96 << 20  # bytes of all factors of a ΔW with its r×r matrices, ten at a time
 RANK_LIMIT = 1024  # the r×r work is cubic; the largest ranks published are 512
 #: The r×r work of all deltas together, Σ rank³: a floor (about 12 s of one core) and so much for
 #: each byte of the file. Real adapters of rank r and width d need r²/4d, under 64; factors of rank
@@ -43,7 +63,9 @@ INLINE_RANK = 32
 IN_FLIGHT_BYTES = 32 << 20
 WAITING_BYTES = 32 << 20
 
-Range = tuple[int, int]  # start and length in the file
+_BLOCK = 1 << 16  # elements widened at a time
+_UNITS = 4096  # measured by one task
+_REASONS = 50  # told apart
 Storage = memoryview | bytes | bytearray
 
 
@@ -61,7 +83,7 @@ class DenseSummary:
 class Weighed:
     """What the pass leaves: by delta name, by tensor name, and what could not be measured."""
 
-    deltas: Mapping[str, DeltaSummary]
+    deltas: Summaries
     dense: Mapping[str, DenseSummary]
     skipped: tuple[Skipped, ...]
 
@@ -78,7 +100,7 @@ def weigh(
     Afterwards `file.sha256` is set. Raises ChangedWhileReading when the bytes moved under us; what
     goes wrong in one module or tensor becomes a Skipped and the pass goes on.
     """
-    return _Pass(file, tuple(tensors), tuple(deltas), workers).run()
+    return _Pass(file, tuple(tensors), deltas, workers).run()
 
 
 def hash_only(file: SourceFile) -> None:
@@ -91,121 +113,106 @@ class _Pass:
     def __init__(
         self,
         file: SourceFile,
-        tensors: tuple[TensorInfo, ...],
-        deltas: tuple[Delta, ...],
+        tensors: Sequence[TensorInfo],
+        deltas: Iterable[Delta],
         workers: int,
     ) -> None:
         self.file = file
-        self.skipped: list[Skipped] = []
-        self.delta_results: dict[str, DeltaSummary] = {}
-        self.dense_results: dict[str, list[DenseSummary]] = defaultdict(list)
-        self.modules = self._measurable(deltas)
-        cost = sum(_kurtosis_cost(delta) for group in self.modules for delta in group)
+        self.skips = _Skips()
+        self.summaries = Summaries()
+        self.dense_results: dict[str, DenseSummary] = {}
+        self.dense_parts: dict[str, list[DenseSummary]] = defaultdict(list)
+        self.deltas: list[Delta] = []  # grouped by the tensors that they share
+        self.firsts = array("q")  # of each group
+        self._choose(deltas)
+        cost = sum(map(_kurtosis_cost, self.deltas))
         self.exact_to = EXACT_RANK if cost <= EXACT_COST else KURTOSIS_RANK
-        factors = {_range(tensor) for group in self.modules for tensor in _factors(group[0])}
-        self.users: dict[Range, set[int]] = defaultdict(set)
-        for index, group in enumerate(self.modules):
-            for key in {_range(tensor) for tensor in _factors(group[0])}:
-                self.users[key].add(index)
-        self.factors = sorted(factors)
-        self.dense = [tensor for tensor in tensors if _range(tensor) not in factors]
-        self.missing = [{_range(tensor) for tensor in _factors(group[0])} for group in self.modules]
-        self.waiting: dict[Range, Storage] = {}
+        self.factors = FactorPlan([self.deltas[first] for first in self.firsts])
+        dense = self.factors.others(tensors)
+        self.dense = DensePlan(dense)
+        self.cuts = cuts(self.factors, dense, file.size)
+        self.next = 0  # the first range of factors that has not gone by
+        self.waiting: dict[int, Storage] = {}  # by number of the range
         self.waiting_bytes = 0
-        self.let_go: dict[Range, bytes] = {}
-        ranks = [delta.rank for group in self.modules for delta in group]
-        self.inline = workers <= 1 or max(ranks, default=0) <= INLINE_RANK
+        self.let_go: dict[int, bytes] = {}
+        largest = max((delta.rank for delta in self.deltas), default=0)
+        self.inline = workers <= 1 or largest <= INLINE_RANK
         self.pool = ThreadPoolExecutor(max(1, workers), "measure")
         self.running: deque[tuple[int, Future[None]]] = deque()  # with the bytes they keep alive
         self.in_flight = 0
 
-    def _measurable(self, deltas: tuple[Delta, ...]) -> list[list[Delta]]:
+    def _choose(self, deltas: Iterable[Delta]) -> None:
         """Group deltas by the tensors they share, leaving out what is over our limits."""
-        groups: dict[tuple[str, str], list[Delta]] = defaultdict(list)
-        for delta in deltas:
-            groups[delta.a.name, delta.b.name].append(delta)
-        kept, over = [], []
         room = WORK_FLOOR + WORK_PER_BYTE * self.file.size
-        for group in groups.values():
+        for _, parts in groupby(deltas, lambda delta: (delta.a.name, delta.b.name)):
+            group = list(parts)
             reason, work = _over_limits(group[0]), len(group) * group[0].rank ** 3
+            hint = "no honest adapter needs this; ask its author"
+            if not reason and work > room:
+                reason = "over the limit of work for a file of this size: not measured"
+                hint = "such ranks for such sizes are not trained; ask its author"
             if reason:
-                self._skip(group[0].module, reason, "no honest adapter needs this; ask its author")
-            elif work > room:
-                over.append(group[0].module)
+                self.skips.add(group[0].module, reason, hint)
             else:
-                kept.append(group)
+                self.firsts.append(len(self.deltas))
+                self.deltas += group
                 room -= work
-        self._skip_all(
-            over, "over the limit of work for a file of this size: not measured",
-            "such ranks for such sizes are not trained; ask its author",
-        )  # fmt: skip
-        return kept
 
     def run(self) -> Weighed:
         with self.pool:
-            dense = deque(sorted(_units(self.dense), key=lambda unit: unit[:2]))
-            factors = deque(self.factors)
-            measured = sorted([*self.factors, *((low, high - low) for low, high, _ in dense)])
-            cuts = sorted({*_edges(measured), *self._gaps(measured)})
-            for start, view in self.file.segments(cuts):
-                self._take_factors(start, view, factors)
-                self._take_dense(start, view, dense)
+            for start, view in self.file.segments(self.cuts):
+                self._take_factors(start, view)
+                self._take_dense(start, view)
                 self._settle(len(view))
                 del view  # the next segment needs the room
             self._drain(0)
         # Threads finish in any order; results must not depend on it.
-        deltas = {name: self.delta_results[name] for name in sorted(self.delta_results)}
-        tensors = {name: _merge(self.dense_results[name]) for name in sorted(self.dense_results)}
-        # spectra and norms would pass over what is not a number in silence
-        self._skip_all(
-            [name for name, summary in deltas.items() if not _is_finite(summary)],
-            "holds NaN or infinite values, or a scale that makes them: not measured",
-            "do not use it: ask the author for weights that are numbers",
-        )  # fmt: skip
-        skipped = sorted(self.skipped, key=lambda item: (item.what, item.reason))
-        return Weighed(deltas, tensors, tuple(skipped))
+        for name, parts in self.dense_parts.items():
+            self.dense_results[name] = _merge(parts)
+        tensors = {name: self.dense_results.pop(name) for name in sorted(self.dense_results)}
+        for name, summary in self.summaries.items():
+            if not _is_finite(summary):  # spectra and norms would pass over it in silence
+                self.skips.add(
+                    name, "holds NaN or infinite values, or a scale that makes them: not measured",
+                    "do not use it: ask the author for weights that are numbers",
+                )  # fmt: skip
+        return Weighed(self.summaries, tensors, self.skips.all())
 
-    def _skip_all(self, names: Sequence[str], reason: str, hint: str) -> None:
-        """Say it once for the file: it can have 50,000 such modules."""
-        if names:
-            more = f" and {plural(len(names) - 1, 'more module')}" if len(names) > 1 else ""
-            self._skip(f"{printable(names[0], 80)}{more}", reason, hint)
-
-    def _gaps(self, measured: Iterable[Range]) -> Iterator[int]:
-        """Cut where nothing is measured, so that no segment grows, and nowhere else."""
-        at = 0
-        for start, length in [*measured, (self.file.size, 0)]:
-            yield from range(at + SEGMENT_BYTES, start, SEGMENT_BYTES)
-            at = max(at, start + length)
-
-    def _take_factors(self, start: int, view: memoryview, factors: deque[Range]) -> None:
-        end = start + len(view)
-        while factors and factors[0][0] + factors[0][1] <= end:
-            key = factors.popleft()
-            if key[0] < start:  # overlaps a range before it: cannot be seen whole
-                self._skip(self.file.path, "has factors that overlap", "treat it as hostile")
+    def _take_factors(self, start: int, view: memoryview) -> None:
+        plan, end = self.factors, start + len(view)
+        while self.next < len(plan.starts) and plan.ends[self.next] <= end:
+            place, low = self.next, plan.starts[self.next]
+            size = plan.ends[place] - low
+            self.next += 1
+            if low < start:  # overlaps a range before it: cannot be seen whole
+                self.skips.add(self.file.path, "has factors that overlap", "treat it as hostile")
                 continue
-            self.waiting[key] = view[key[0] - start : key[0] - start + key[1]]
-            self.waiting_bytes += key[1]
-            for index in sorted(self.users[key]):
-                self.missing[index].discard(key)
-                if not self.missing[index]:
+            self.waiting[place] = view[low - start : low - start + size]
+            self.waiting_bytes += size
+            for index in plan.owners(place):
+                plan.missing[index] -= 1
+                if not plan.missing[index]:
                     self._start(index)
 
     def _start(self, index: int) -> None:
-        group = self.modules[index]
+        plan, first = self.factors, self.firsts[index]
+        after = self.firsts[index + 1] if index + 1 < len(self.firsts) else len(self.deltas)
+        group = self.deltas[first:after]
         storages: dict[Range, Storage] = {}
-        for tensor in _factors(group[0]):
-            key = _range(tensor)
-            if key not in self.waiting:
-                storages[key] = self.file.reread(*key, self.let_go[key])
+        for place, tensor in zip(plan.places(index), factors(group[0]), strict=True):
+            key = range_of(tensor)
+            if key in storages:
+                continue
+            if place not in self.waiting:
+                storages[key] = self.file.reread(*key, self.let_go[place])
             else:
-                storages[key] = self.waiting[key]
-            self.users[key].discard(index)
-            if not self.users[key] and self.waiting.pop(key, None) is not None:
-                self.waiting_bytes -= key[1]
+                storages[key] = self.waiting[place]
+            plan.unused[place] -= 1
+            if not plan.unused[place] and self.waiting.pop(place, None) is not None:
+                self.waiting_bytes -= tensor.nbytes
         # a view of the current segment is paid for with the segment, in `_settle`
         size = sum(len(item) for item in storages.values() if isinstance(item, bytes | bytearray))
+        size += working_bytes(group[0].rank, self.exact_to)
         self._submit(size, lambda: self._measure_group(group, storages))
 
     def _measure_group(self, group: list[Delta], storages: Mapping[Range, Storage]) -> None:
@@ -213,28 +220,30 @@ class _Pass:
             try:
                 with np.errstate(all="ignore"):  # overflow and NaN are results here
                     summary = _low_rank(delta, storages).summary(self.exact_to)
-                self.delta_results[delta.name] = summary
+                self.summaries.add(delta.name, summary)
             except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
-                self._skip(delta.name, f"cannot be measured ({error})", "")
+                self.skips.add(delta.name, f"cannot be measured ({error})", "")
 
-    def _take_dense(
-        self, start: int, view: memoryview, dense: deque[tuple[int, int, TensorInfo]]
-    ) -> None:
-        end = start + len(view)
-        pieces: list[Callable[[], None]] = []  # one task for all: a file can have 100,000 of them
-        while dense and dense[0][1] <= end:
-            low, high, tensor = dense.popleft()
+    def _take_dense(self, start: int, view: memoryview) -> None:
+        units = self.dense.until(start + len(view))
+        while some := list(islice(units, _UNITS)):  # tasks for all: a file can have 100,000 units
+            self._submit(0, partial(self._measure_dense, start, view, some))
+
+    def _measure_dense(self, start: int, view: memoryview, units: Iterable[Unit]) -> None:
+        for low, high, tensor in units:
             dtype = numpy_dtype(tensor.dtype)
             if low < start:
-                self._skip(printable(tensor.name), "overlaps another tensor", "")
+                self.skips.add(tensor.name, "overlaps another tensor", "", "tensor")
             elif dtype is None or dtype.kind == "c":
                 reason = f"values of dtype {tensor.dtype} are not read"
-                self._skip(printable(tensor.name), reason, "")
+                self.skips.add(tensor.name, reason, "", "tensor")
             else:
-                piece = view[low - start : high - start]
-                pieces.append(_dense_task(self.dense_results[tensor.name], piece, dtype))
-        if pieces:
-            self._submit(0, lambda: _do_all(pieces))
+                usable = high - low - (high - low) % dtype.itemsize
+                piece = np.frombuffer(view[low - start : low - start + usable], dtype=dtype)
+                if tensor.nbytes > SEGMENT_BYTES:
+                    self.dense_parts[tensor.name].append(_dense(piece))
+                else:
+                    self.dense_results[tensor.name] = _dense(piece)
 
     def _submit(self, size: int, task: Callable[[], None]) -> None:
         if self.inline:
@@ -254,12 +263,13 @@ class _Pass:
     def _settle(self, length: int) -> None:
         """Let the segment's buffer go: copy the factors that wait on, within their budget."""
         while self.waiting_bytes > WAITING_BYTES:
-            key = next(iter(self.waiting))
-            self.let_go[key] = hashlib.blake2b(self.waiting.pop(key)).digest()
-            self.waiting_bytes -= key[1]
-        for key, storage in self.waiting.items():
+            place = next(iter(self.waiting))
+            storage = self.waiting.pop(place)
+            self.let_go[place] = hashlib.blake2b(storage).digest()
+            self.waiting_bytes -= len(storage)
+        for place, storage in self.waiting.items():
             if isinstance(storage, memoryview):
-                self.waiting[key] = bytes(storage)
+                self.waiting[place] = bytes(storage)
         if self.running:
             # Any task may look at this segment, however small its part; the last one to end pays.
             size, future = self.running.pop()
@@ -267,23 +277,33 @@ class _Pass:
             self.in_flight += length
         self._drain(IN_FLIGHT_BYTES)
 
-    def _skip(self, what: str, reason: str, hint: str) -> None:
-        self.skipped.append(Skipped(what, reason, failed=True, hint=hint, detector="weighing"))
+
+class _Skips:
+    """What could not be measured, by reason: a file can have 50,000 such modules."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str, str], tuple[str, int]] = {}  # first by name, how many
+        self._lock = Lock()
+
+    def add(self, name: str, reason: str, hint: str, noun: str = "module") -> None:
+        with self._lock:
+            key = reason, hint, noun
+            if len(self._found) >= _REASONS and key not in self._found:
+                key = "cannot be measured, for one of many reasons", "treat it as hostile", noun
+            first, count = self._found.get(key, (name, 0))
+            self._found[key] = min(first, name), count + 1
+
+    def all(self) -> tuple[Skipped, ...]:
+        found = []
+        for (reason, hint, noun), (first, count) in self._found.items():
+            more = f" and {plural(count - 1, f'more {noun}')}" if count > 1 else ""
+            what = f"{printable(first, 80)}{more}"
+            found.append(Skipped(what, reason, failed=True, hint=hint, detector="weighing"))
+        return tuple(sorted(found, key=lambda item: (item.what, item.reason)))
 
 
 def _is_finite(summary: DeltaSummary) -> bool:
     return summary.frobenius is not None and math.isfinite(summary.frobenius)
-
-
-def _range(tensor: TensorInfo) -> Range:
-    return tensor.start, tensor.nbytes
-
-
-def _factors(delta: Delta) -> Iterator[TensorInfo]:
-    yield delta.a
-    yield delta.b
-    if delta.diag is not None:
-        yield delta.diag
 
 
 def _kurtosis_cost(delta: Delta) -> int:
@@ -294,38 +314,21 @@ def _kurtosis_cost(delta: Delta) -> int:
 def _over_limits(delta: Delta) -> str:
     if delta.rank > RANK_LIMIT:
         return f"has rank {delta.rank:,}, over the limit of {RANK_LIMIT:,}"
-    for tensor in _factors(delta):
+    for tensor in factors(delta):
         if tensor.nbytes > FACTOR_LIMIT:
             return f"has a factor of {size_text(tensor.nbytes)}, over {size_text(FACTOR_LIMIT)}"
         dtype = numpy_dtype(tensor.dtype)
         if dtype is None or tensor.dtype not in FLOAT_DTYPES:
             return f"has a factor of dtype {tensor.dtype}, which holds no plain floats"
-    needed = sum(tensor.nbytes for tensor in _factors(delta)) + 10 * 8 * delta.rank**2
+    needed = sum(tensor.nbytes for tensor in factors(delta)) + 10 * 8 * delta.rank**2
     if needed > WORKING_LIMIT:
         return f"needs {size_text(needed)} at once, over {size_text(WORKING_LIMIT)}"
     return ""
 
 
-def _edges(ranges: Iterable[Range]) -> Iterator[int]:
-    for start, length in ranges:
-        yield start
-        yield start + length
-
-
-def _units(tensors: Iterable[TensorInfo]) -> Iterator[tuple[int, int, TensorInfo]]:
-    """Cut each tensor's storage into pieces that fit a segment, at element borders."""
-    seen: set[Range] = set()
-    for tensor in tensors:
-        if _range(tensor) in seen:
-            continue
-        seen.add(_range(tensor))
-        for low in range(tensor.start, tensor.end, SEGMENT_BYTES):
-            yield low, min(low + SEGMENT_BYTES, tensor.end), tensor
-
-
 def _low_rank(delta: Delta, storages: Mapping[Range, Storage]) -> LowRank:
     """Shape the factors as `delta.kind` says. Raises ValueError where they cannot be."""
-    a, b = (as_array(tensor, storages[_range(tensor)]) for tensor in (delta.a, delta.b))
+    a, b = (as_array(tensor, storages[range_of(tensor)]) for tensor in (delta.a, delta.b))
     part, parts, rank = delta.part, delta.parts, delta.rank
     if delta.kind == "conv":
         a, b = a.reshape(rank, -1), b.reshape(-1, rank)
@@ -337,34 +340,25 @@ def _low_rank(delta: Delta, storages: Mapping[Range, Storage]) -> LowRank:
         a = a[part * rank : (part + 1) * rank]
         b = b[part * rows : (part + 1) * rows, :, 0]
     if delta.diag is not None:
-        b = b.astype(np.float64) * as_array(delta.diag, storages[_range(delta.diag)]).reshape(-1)
+        b = b.astype(np.float64) * as_array(delta.diag, storages[range_of(delta.diag)]).reshape(-1)
     return LowRank(a, b, delta.scaling)
 
 
-def _dense_task(
-    results: list[DenseSummary], piece: memoryview, dtype: np.dtype[Any]
-) -> Callable[[], None]:
-    def measure() -> None:
-        usable = len(piece) - len(piece) % dtype.itemsize
-        results.append(_dense(np.frombuffer(piece[:usable], dtype=dtype)))
-
-    return measure
-
-
-def _do_all(tasks: Iterable[Callable[[], None]]) -> None:
-    for task in tasks:
-        task()
-
-
 def _dense(values: npt.NDArray[Any]) -> DenseSummary:
-    wide = values.astype(np.float64)
-    finite = np.isfinite(wide)
-    nonfinite = int(values.size - np.count_nonzero(finite))
-    if nonfinite:
-        wide = np.where(finite, wide, 0.0)
-    zeros = int(values.size - np.count_nonzero(values))
-    with np.errstate(over="ignore"):
-        return DenseSummary(values.size, nonfinite, zeros, float(np.dot(wide, wide)))
+    """Look at `values` (n,) a block at a time: widened whole, they take eight times their size."""
+    nonfinite, zeros, squares = 0, 0, []
+    for start in range(0, values.size, _BLOCK):
+        block = values[start : start + _BLOCK]
+        wide = block.astype(np.float64)
+        finite = np.isfinite(wide)
+        odd = int(block.size - np.count_nonzero(finite))
+        if odd:
+            nonfinite += odd
+            wide = np.where(finite, wide, 0.0)
+        zeros += int(block.size - np.count_nonzero(block))
+        with np.errstate(over="ignore"):
+            squares.append(float(np.dot(wide, wide)))
+    return DenseSummary(values.size, nonfinite, zeros, _total(squares))
 
 
 def _merge(parts: list[DenseSummary]) -> DenseSummary:
@@ -372,5 +366,13 @@ def _merge(parts: list[DenseSummary]) -> DenseSummary:
         sum(part.elements for part in parts),
         sum(part.nonfinite for part in parts),
         sum(part.zeros for part in parts),
-        math.fsum(part.square_sum for part in parts),  # exact: threads finish in any order
+        _total(part.square_sum for part in parts),
     )
+
+
+def _total(squares: Iterable[float]) -> float:
+    """Sum exactly: threads finish in any order."""
+    try:
+        return math.fsum(squares)
+    except OverflowError:
+        return math.inf

@@ -1,4 +1,4 @@
-"""Bad input, end to end: a clear line, what was found is kept, memory bounded, never exit 0."""
+"""Bad input, end to end: a clear line, what was found is kept, never exit 0."""
 
 import json
 import os
@@ -19,16 +19,6 @@ from fixtures.containers import Tensor, safetensors, with_length
 from fixtures.folder import CONFIG, WEIGHTS, as_json, config, honest_tensors, save
 
 ESC, BIDI = "\x1b]0;owned\x07\x1b[31m", "\u202e"
-PEAK = """
-import atexit, sys
-def tell():
-    line = next(row for row in open('/proc/self/status') if row.startswith('VmHWM'))
-    print('PEAK', line.split()[1], file=sys.stderr)
-atexit.register(tell)
-from adapterscan.cli import main
-main()
-"""
-linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 
 def cli(*arguments, code=("-m", "adapterscan"), **options):
@@ -279,26 +269,6 @@ def test_an_interruption_ends_with_one_line_and_no_report(folder, tmp_path):
     assert err.splitlines()[0] == b"adapterscan: interrupted: no report was written"
     assert b"Traceback" not in err
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
-
-
-@linux
-@pytest.mark.parametrize(
-    ("make", "code"),
-    [
-        (temporary.million_tensors, 3),
-        (temporary.metadata_99mb, 3),
-        (lambda folder: temporary.million_tensors(folder, 30_000), 3),
-        (lambda folder: temporary.sparse_weights(folder, 128 << 20), 3),
-        (lambda folder: temporary.archive_bomb(folder, 1 << 28), 3),
-    ],
-    ids=["million-tensors", "99-mb-metadata", "30000-tensors", "sparse", "archive-bomb"],
-)
-def test_memory_is_bounded_whatever_the_file_claims(folder, make, code):
-    make(folder)
-    result = cli("scan", folder, code=("-c", PEAK))
-    peak = int(result.stderr.split(b"PEAK ")[1].split()[0]) / 1000
-    assert peak < 250
-    assert result.returncode in (1, code)
 
 
 def test_the_report_is_the_same_for_any_number_of_threads(folder):

@@ -52,9 +52,11 @@ def sigma(delta):
 
 
 def check(summary, dense):
-    expected = sigma(dense)[: len(summary.singular_values)]
-    np.testing.assert_allclose(summary.singular_values, expected, rtol=1e-5, atol=1e-9)
+    squares = sigma(dense) ** 2
     np.testing.assert_allclose(summary.frobenius, np.linalg.norm(dense), rtol=1e-6)
+    np.testing.assert_allclose(summary.stable_rank, squares.sum() / squares.max(), rtol=1e-5)
+    expected = squares.sum() ** 2 / (squares**2).sum()
+    np.testing.assert_allclose(summary.participation, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -7,18 +7,27 @@ that are not finite become null.
 
 from __future__ import annotations
 
-import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
 from adapterscan.errors import AdapterscanError
-from adapterscan.model import Evidence, FileRecord, Finding, Report, Scalar, Severity, Skipped
+from adapterscan.model import (
+    AdapterSummary,
+    Evidence,
+    FileRecord,
+    Finding,
+    Report,
+    Scalar,
+    Severity,
+    Skipped,
+)
 from adapterscan.text import redact
 
 SCHEMA_VERSION = "1"
+_compact = json.JSONEncoder(allow_nan=False).encode
 
 
 def render_json(
@@ -27,22 +36,50 @@ def render_json(
     exit_code: int,
     fail_on: Severity | None,
     errors: Sequence[tuple[str, AdapterscanError]] = (),
-) -> str:
-    """Return one JSON document for all targets. `errors` are (target, why there is no report)."""
+) -> Iterator[str]:
+    """Yield one JSON document for all targets in pieces. `errors` are (target, why no report).
+
+    A finding, a fact or a file takes one line. What is still to be written is not held as text.
+    """
     document = {
         "schema": SCHEMA_VERSION,
         "exit_code": exit_code,
         "fail_on": fail_on.label if fail_on is not None else "never",
-        "reports": [_report(report) for report in reports],
-        "errors": [
+        "reports": (_report(report) for report in reports),
+        "errors": (
             {"target": target, "reason": redact(error.reason), "hint": redact(error.hint)}
             for target, error in errors
-        ],
+        ),
     }
-    text = io.StringIO()  # `dumps` would hold every piece at once: 500 MB for 99,000 tensors
-    text.writelines(json.JSONEncoder(indent=1, allow_nan=False).iterencode(document))
-    text.write("\n")
-    return text.getvalue()
+    yield from _pieces(document, "\n ")
+    yield "\n"
+
+
+def _pieces(value: Any, indent: str) -> Iterator[str]:
+    """Yield the JSON of `value`: an iterator and what holds one over several lines, else in one."""
+    if isinstance(value, Iterator):
+        empty = True
+        yield "["
+        for item in value:
+            yield indent if empty else f",{indent}"
+            yield from _pieces(item, f"{indent} ")
+            empty = False
+        yield "]" if empty else f"{indent[:-1]}]"
+    elif _is_long(value):
+        lead = "{"
+        for key, item in value.items():
+            yield f"{lead}{indent}{_compact(key)}: "
+            yield from _pieces(item, f"{indent} ")
+            lead = ","
+        yield f"{indent[:-1]}}}"
+    else:
+        yield _compact(value)
+
+
+def _is_long(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_is_long, value.values()))
+    return isinstance(value, Iterator)
 
 
 def schema() -> dict[str, Any]:
@@ -64,30 +101,32 @@ def _report(report: Report) -> dict[str, Any]:
             "findings": len(report.findings),
             "complete": report.coverage.complete,
         },
-        "adapters": [
-            {
-                "path": adapter.path,
-                "weights": adapter.weights,
-                "peft_type": adapter.peft_type,
-                "base_model": adapter.base_model,
-                "modules": adapter.modules,
-                "tensors": adapter.tensors,
-                "parameters": adapter.parameters,
-                "ranks": dict(adapter.ranks),
-                "frobenius_norm": _number(adapter.frobenius_norm),
-            }
-            for adapter in report.adapters
-        ],
-        "findings": [_finding(finding) for finding in report.findings],
+        "adapters": map(_adapter, report.adapters),
+        "findings": map(_finding, report.findings),
         "coverage": {
             "complete": report.coverage.complete,
             "inspected": list(report.coverage.inspected),
-            "skipped": [_skipped(item) for item in report.coverage.skipped],
+            "skipped": map(_skipped, report.coverage.skipped),
         },
-        "files": [_file(record) for record in report.files],
-        "evidence": [_evidence(item) for item in report.evidence],
+        "files": map(_file, report.files),
+        "evidence": map(_evidence, report.evidence),
+        "evidence_counts": dict(report.counts),
         "versions": dict(report.versions),
         "config_file": report.config_file,
+    }
+
+
+def _adapter(adapter: AdapterSummary) -> dict[str, Any]:
+    return {
+        "path": adapter.path,
+        "weights": adapter.weights,
+        "peft_type": adapter.peft_type,
+        "base_model": adapter.base_model,
+        "modules": adapter.modules,
+        "tensors": adapter.tensors,
+        "parameters": adapter.parameters,
+        "ranks": dict(adapter.ranks),
+        "frobenius_norm": _number(adapter.frobenius_norm),
     }
 
 
@@ -100,7 +139,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "message": finding.message,
         "next_step": finding.next_step,
         "count": finding.count,
-        "evidence": [_evidence(item) for item in finding.evidence],
+        "evidence": map(_evidence, finding.evidence),
         "context": dict(finding.context),
         "identifiers": {key: list(value) for key, value in finding.identifiers.items()},
     }

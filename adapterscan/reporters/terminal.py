@@ -89,7 +89,7 @@ def _adapters(report: Report) -> Iterator[str]:
         [
             printable(adapter.weights or adapter.path, 60),
             printable(adapter.peft_type, 20),
-            ", ".join(f"{rank}" for rank in adapter.ranks) or "-",
+            printable(", ".join(adapter.ranks) or "-", 40),
             f"{adapter.modules:,}",
             f"{adapter.parameters:,}",
             f"{adapter.frobenius_norm:.3g}" if adapter.frobenius_norm is not None else "-",

@@ -45,7 +45,7 @@ def main(folder: str) -> dict[str, float]:
     from adapterscan.sources import HubOptions, open_artifact, parse_ref
 
     clock.lap("import settings, sources")
-    from adapterscan.rules import judge, load_rules
+    from adapterscan.rules import load_rules
 
     clock.lap("import rules")
     book = load_rules(())
@@ -54,6 +54,7 @@ def main(folder: str) -> dict[str, float]:
 
     clock.lap("import reading, formats, kernel")
     from adapterscan.detectors import BUILT_IN
+    from adapterscan.docket import Docket
     from adapterscan.scan import scan
 
     clock.lap("import scan, detectors")
@@ -61,15 +62,20 @@ def main(folder: str) -> dict[str, float]:
     clock.lap("list files")
     contents = read(artifact, workers=len(os.sched_getaffinity(0)))
     clock.lap("read, hash and measure")
-    evidence = [item for detector in BUILT_IN for item in detector.run(contents)]
-    judge([*contents.evidence, *evidence], book)
+    docket = Docket(book)
+    docket.add(contents.evidence)
+    for detector in BUILT_IN:
+        for weighed in contents.adapters:
+            docket.add(detector.each(contents, weighed))
+        docket.add(detector.run(contents))
+    docket.findings()
     clock.lap("detectors and rules")
     from adapterscan.reporters.json_report import render_json
 
     clock.lap("import reporter")
-    report = replace(scan(replace(artifact, files=()), book), evidence=tuple(evidence))
+    report = replace(scan(replace(artifact, files=()), book), evidence=docket.evidence())
     clock.last = time.perf_counter()  # that was only to have a report
-    render_json([report], exit_code=0, fail_on=None)
+    "".join(render_json([report], exit_code=0, fail_on=None))
     clock.lap("render JSON")
     return clock.steps
 

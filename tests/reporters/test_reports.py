@@ -30,7 +30,7 @@ def report_of(name, book):
 def test_json_of_every_fixture_meets_the_schema(name, book):
     report = report_of(name, book)
     code = exit_code([report], Severity.HIGH)
-    document = json.loads(render_json([report], exit_code=code, fail_on=Severity.HIGH))
+    document = json.loads("".join(render_json([report], exit_code=code, fail_on=Severity.HIGH)))
     jsonschema.validate(document, schema())
 
 
@@ -43,7 +43,8 @@ def test_text_of_every_fixture_is_printable(name, book):
 def test_a_target_without_a_report_is_in_both_formats(book):
     error = NotFound("no such repository", hint="check the name")
     text = render_terminal([], Page(), exit_code=2, fail_on=None, errors=[("org/x", error)])
-    document = json.loads(render_json([], exit_code=2, fail_on=None, errors=[("org/x", error)]))
+    pieces = render_json([], exit_code=2, fail_on=None, errors=[("org/x", error)])
+    document = json.loads("".join(pieces))
     jsonschema.validate(document, schema())
     assert "no such repository" in text
     assert document["errors"][0]["hint"] == "check the name"

@@ -127,13 +127,9 @@ def test_the_report_says_what_was_read_and_that_no_hash_was_compared(hub, given)
     assert "download it" in note.hint
     kept = record(report)
     assert (kept.status, kept.sha256, kept.verified) == ("partly analysed", None, None)
-    (entry,) = [
-        entry
-        for entry in json.loads(render_json([report], exit_code=0, fail_on=None))["reports"][0][
-            "files"
-        ]
-        if entry["path"] == STATE
-    ]
+    document = json.loads("".join(render_json([report], exit_code=0, fail_on=None)))
+    files = document["reports"][0]["files"]
+    (entry,) = [entry for entry in files if entry["path"] == STATE]
     assert (entry["status"], entry["sha256"], entry["verified"]) == ("partly analysed", None, None)
 
 

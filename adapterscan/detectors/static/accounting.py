@@ -16,7 +16,7 @@ from adapterscan.detectors.detector import Detector
 from adapterscan.formats.accounting import Accounted, Role
 from adapterscan.formats.peft_types import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS
 from adapterscan.model import Evidence, Need, Subject
-from adapterscan.reading import Contents
+from adapterscan.reading import Contents, WeighedAdapter
 from adapterscan.text import printable
 
 _EMBEDDINGS = INPUT_EMBEDDINGS | OUTPUT_EMBEDDINGS
@@ -28,28 +28,27 @@ _NAMES = {
 }
 
 
-def run(contents: Contents) -> Iterator[Evidence]:
+def each(_: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
     """Yield one piece of evidence for each tensor that is not a declared adapter weight."""
-    for weighed in contents.adapters:
-        for item in weighed.adapter.accounted:
-            if item.role is Role.ADAPTER:
-                continue
-            tensor = item.tensor
-            yield Evidence(
-                _NAMES[item.role],
-                Subject("tensor", weighed.file, tensor.name),
-                tensor.numel,
-                "parameters",
-                {
-                    "dtype": tensor.dtype,
-                    "shape": "×".join(map(str, tensor.shape)) or "scalar",
-                    "bytes": tensor.nbytes,
-                    "path": printable(item.path),
-                    "why": printable(item.why),
-                    "place": _place(item, len(tensor.shape)),
-                    "field": item.why.partition(":")[0] if item.role is Role.DECLARED else None,
-                },
-            )
+    for item in weighed.adapter.accounted:
+        if item.role is Role.ADAPTER:
+            continue
+        tensor = item.tensor
+        yield Evidence(
+            _NAMES[item.role],
+            Subject("tensor", weighed.file, tensor.name),
+            tensor.numel,
+            "parameters",
+            {
+                "dtype": tensor.dtype,
+                "shape": "×".join(map(str, tensor.shape)) or "scalar",
+                "bytes": tensor.nbytes,
+                "path": printable(item.path),
+                "why": printable(item.why),
+                "place": _place(item, len(tensor.shape)),
+                "field": item.why.partition(":")[0] if item.role is Role.DECLARED else None,
+            },
+        )
 
 
 def _place(item: Accounted, dimensions: int) -> str:
@@ -68,5 +67,5 @@ def _place(item: Accounted, dimensions: int) -> str:
 
 
 DETECTOR = Detector(
-    "accounting", 1, frozenset({Need.FILES}), "what a loader does with every tensor", run
+    "accounting", 1, frozenset({Need.FILES}), "what a loader does with every tensor", each=each
 )

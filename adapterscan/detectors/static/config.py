@@ -50,14 +50,17 @@ def run(contents: Contents) -> Iterator[Evidence]:
         if config.peft_type in ("LORA", "XLORA", "ADALORA"):
             yield from _rank(config)
             yield from _scaling(config)
-    for weighed in contents.adapters:
-        yield from _effective_scaling(weighed)
-        yield from _patterns(weighed.adapter.config, weighed.adapter.patterns)
-    tried = {weighed.adapter.config.path for weighed in contents.adapters}
+    tried = {outline.config for outline in contents.outlines}
     for config in contents.configs.values():
         if config.path not in tried:
             yield from _patterns(config, probe_patterns(config))
     yield from _missing(contents)
+
+
+def each(_: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
+    """Yield what only the modules of an adapter tell: the scale that they get, and patterns."""
+    yield from _effective_scaling(weighed)
+    yield from _patterns(weighed.adapter.config, weighed.adapter.patterns)
 
 
 def _base(config: AdapterConfig, artifact: Artifact) -> Iterator[Evidence]:
@@ -211,7 +214,7 @@ def _patterns(config: AdapterConfig, patterns: Mapping[str, Matches]) -> Iterato
 
 
 def _missing(contents: Contents) -> Iterator[Evidence]:
-    folders = {weighed.adapter.folder: weighed.file for weighed in contents.adapters}
+    folders = {outline.folder: outline.file for outline in contents.outlines}
     for folder, file in folders.items():
         if folder not in contents.configs:
             yield Evidence("adapter.config_missing", Subject("adapter", folder), file)
@@ -225,4 +228,4 @@ def _missing(contents: Contents) -> Iterator[Evidence]:
             yield Evidence("adapter.weights_missing", Subject("adapter", folder), config.path)
 
 
-DETECTOR = Detector("config", 1, frozenset({Need.FILES}), "configuration", run)
+DETECTOR = Detector("config", 1, frozenset({Need.FILES}), "configuration", run, each)

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 
 from adapterscan.detectors.detector import Detector
 from adapterscan.model import Evidence, Need, Subject
-from adapterscan.reading import Contents
+from adapterscan.reading import Contents, WeighedAdapter
 from adapterscan.text import is_hidden
 
 NAME_LIMIT = 512  # characters; the longest honest tensor name seen has 140
 
 
 def run(contents: Contents) -> Iterator[Evidence]:
-    """Yield `file.hash_mismatch` and `container.hostile_name`."""
+    """Yield `file.hash_mismatch`."""
     promised = {file.path: file.expected for file in contents.artifact.files}
     for record in contents.records:
         promise = promised[record.path]
@@ -33,12 +33,15 @@ def run(contents: Contents) -> Iterator[Evidence]:
                     "source": promise.source,
                 },
             )
-    for weighed in contents.adapters:
-        for tensor in weighed.adapter.weights.tensors:
-            hostile = _hostile(tensor.name)
-            if hostile:
-                subject = Subject("tensor", weighed.file, tensor.name)
-                yield Evidence("container.hostile_name", subject, hostile)
+
+
+def each(_: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
+    """Yield `container.hostile_name`."""
+    for tensor in weighed.adapter.weights.tensors:
+        hostile = _hostile(tensor.name)
+        if hostile:
+            subject = Subject("tensor", weighed.file, tensor.name)
+            yield Evidence("container.hostile_name", subject, hostile)
 
 
 def _hostile(name: str) -> str:
@@ -56,4 +59,4 @@ def _hostile(name: str) -> str:
     return "traversal" if ".." in parts or (len(parts) > 1 and not parts[0]) else ""
 
 
-DETECTOR = Detector("files", 1, frozenset({Need.FILES}), "content hashes and names", run)
+DETECTOR = Detector("files", 1, frozenset({Need.FILES}), "content hashes and names", run, each)

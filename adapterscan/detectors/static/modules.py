@@ -14,22 +14,26 @@ from adapterscan.detectors.detector import Detector
 from adapterscan.formats.accounting import Role
 from adapterscan.formats.targeting import declared_rank
 from adapterscan.model import Evidence, Need, Subject
-from adapterscan.reading import Contents, WeighedAdapter
+from adapterscan.reading import NOT_MEASURED, Contents, Outline, WeighedAdapter
 
 _PROBLEMS = {"orphan": "module.orphan", "shape": "module.shape_conflict"}
 
 
 def run(contents: Contents) -> Iterator[Evidence]:
-    """Yield `module.*`, `adapter.layers`, `.trainable_tokens` and `.weights_disagree`."""
-    by_folder: dict[str, list[WeighedAdapter]] = defaultdict(list)
-    for weighed in contents.adapters:
-        by_folder[weighed.adapter.folder].append(weighed)
-        yield from _structure(weighed)
-        yield from _reach(weighed)
+    """Yield `adapter.weights_disagree`."""
+    by_folder: dict[str, list[Outline]] = defaultdict(list)
+    for outline in contents.outlines:
+        by_folder[outline.folder].append(outline)
     for group in by_folder.values():
         first, *others = sorted(group, key=lambda item: item.file)
         for other in others:
             yield from _disagreement(first, other)
+
+
+def each(_: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
+    """Yield `module.*`, `adapter.layers` and `.trainable_tokens`."""
+    yield from _structure(weighed)
+    yield from _reach(weighed)
 
 
 def _structure(weighed: WeighedAdapter) -> Iterator[Evidence]:
@@ -78,35 +82,28 @@ def _reach(weighed: WeighedAdapter) -> Iterator[Evidence]:
             yield Evidence("adapter.trainable_tokens", subject, rows, "tokens")
 
 
-def _disagreement(first: WeighedAdapter, other: WeighedAdapter) -> Iterator[Evidence]:
+def _disagreement(first: Outline, other: Outline) -> Iterator[Evidence]:
     """Two weight files in one folder: loaders differ in which they take, so they must agree."""
     difference = ""
-    if _names(first) != _names(other):
+    if first.shapes != other.shapes:
         difference = "names or shapes of tensors"
-    else:
-        norms = ({k: v.frobenius for k, v in w.weighed.deltas.items()} for w in (first, other))
-        one, two = norms
-        if any(not _close(one.get(key), two.get(key)) for key in {*one, *two}):
-            difference = "values"
+    elif len(first.norms) != len(other.norms) or not all(map(_close, first.norms, other.norms)):
+        difference = "values"
     if difference:
         yield Evidence(
             "adapter.weights_disagree",
-            Subject("adapter", first.adapter.folder),
+            Subject("adapter", first.folder),
             difference,
             details={"first": first.file, "second": other.file},
         )
 
 
-def _names(weighed: WeighedAdapter) -> set[tuple[str, tuple[int, ...]]]:
-    return {(tensor.name, tensor.shape) for tensor in weighed.adapter.weights.tensors}
-
-
-def _close(one: float | None, two: float | None) -> bool:
-    if one is None or two is None:
-        return one is two
+def _close(one: float, two: float) -> bool:
+    if one == NOT_MEASURED or two == NOT_MEASURED:
+        return one == two
     return abs(one - two) <= 0.02 * max(abs(one), abs(two))  # a copy may be of another dtype
 
 
 DETECTOR = Detector(
-    "modules", 1, frozenset({Need.WEIGHTS}), "modules against the configuration", run
+    "modules", 1, frozenset({Need.WEIGHTS}), "modules against the configuration", run, each
 )

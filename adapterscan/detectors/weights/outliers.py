@@ -30,25 +30,22 @@ STATISTICS = ("rms", "top_energy", "effective_rank", "kurtosis", "row_peak", "co
 F64 = npt.NDArray[np.float64]
 
 
-def run(contents: Contents) -> Iterator[Evidence]:
+def each(_: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
     """Yield `delta.outlier` for every module, family and statistic with |z| of REPORTED or more."""
-    for weighed in contents.adapters:
-        families: dict[tuple[str, int, int], list[Delta]] = defaultdict(list)
-        for delta in weighed.adapter.deltas:
-            summary = weighed.weighed.deltas.get(delta.name)
-            if summary is not None and summary.frobenius and delta.layer is not None:
-                families[delta.family, summary.d_out, summary.d_in].append(delta)
-        for (family, _, _), members in sorted(families.items()):
-            if len(members) >= MODULES:
-                yield from _family(weighed, family, members)
+    families: dict[tuple[str, int, int], list[Delta]] = defaultdict(list)
+    for delta in weighed.adapter.deltas:
+        summary = weighed.weighed.deltas.get(delta.name)
+        if summary is not None and summary.frobenius and delta.layer is not None:
+            families[delta.family, summary.d_out, summary.d_in].append(delta)
+    for key, members in sorted(families.items()):
+        if len(members) >= MODULES:
+            yield from _family(weighed, key[0], members)
 
 
 def _family(weighed: WeighedAdapter, family: str, members: list[Delta]) -> Iterator[Evidence]:
     depth = np.array([float(delta.layer or 0) for delta in members])
     for statistic in STATISTICS:
-        values = np.array(
-            [getattr(weighed.weighed.deltas[delta.name], statistic) for delta in members]
-        )
+        values = weighed.weighed.deltas.gather((delta.name for delta in members), statistic)
         expected, scores = robust_scores(depth, np.log(values))
         for delta, value, trend, score in zip(members, values, expected, scores, strict=True):
             if abs(score) >= REPORTED:
@@ -100,4 +97,4 @@ def median(values: F64) -> float:
     return float(ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2.0
 
 
-DETECTOR = Detector("outliers", 1, frozenset({Need.WEIGHTS}), "modules that stand out", run)
+DETECTOR = Detector("outliers", 1, frozenset({Need.WEIGHTS}), "modules that stand out", each=each)

@@ -7,12 +7,11 @@ no threshold on these separates a backdoor from an ordinary adapter.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
 from adapterscan.detectors.detector import Detector
-from adapterscan.lowrank import DeltaSummary
 from adapterscan.model import Evidence, Need, Scalar, Subject
 from adapterscan.reading import Contents, WeighedAdapter
 
@@ -23,23 +22,22 @@ STATISTICS = (
 _SHOWN = ("rank", "numerical_rank", *STATISTICS[1:], "kurtosis_energy", "d_out", "d_in")
 
 
-def run(contents: Contents) -> Iterator[Evidence]:
+def each(_: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
     """Yield `delta.statistics` for each module and `adapter.statistic` for each statistic."""
-    for weighed in contents.adapters:
-        for delta in weighed.adapter.deltas:
-            summary = weighed.weighed.deltas.get(delta.name)
-            if summary is not None and summary.frobenius:
-                details: dict[str, Scalar] = {key: getattr(summary, key) for key in _SHOWN}
-                details["scaling"] = delta.scaling
-                subject = Subject("module", weighed.file, delta.name)
-                yield Evidence("delta.statistics", subject, summary.frobenius, "", details)
-        yield from _spread(weighed)
+    for delta in weighed.adapter.deltas:
+        summary = weighed.weighed.deltas.get(delta.name)
+        if summary is not None and summary.frobenius:
+            details: dict[str, Scalar] = {key: getattr(summary, key) for key in _SHOWN}
+            details["scaling"] = delta.scaling
+            subject = Subject("module", weighed.file, delta.name)
+            yield Evidence("delta.statistics", subject, summary.frobenius, "", details)
+    yield from _spread(weighed)
 
 
 def _spread(weighed: WeighedAdapter) -> Iterator[Evidence]:
     """Mean, spread and the three largest: one layer's features miss what is spread over all."""
     for statistic in STATISTICS:
-        values = _finite(weighed.weighed.deltas.values(), statistic)
+        values = weighed.weighed.deltas.column(statistic)
         if values.size:
             yield Evidence(
                 "adapter.statistic",
@@ -55,13 +53,6 @@ def _spread(weighed: WeighedAdapter) -> Iterator[Evidence]:
             )
 
 
-def _finite(
-    summaries: Iterable[DeltaSummary], statistic: str
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    found = [getattr(summary, statistic) for summary in summaries]
-    return np.array([value for value in found if value is not None], dtype=np.float64)
-
-
 DETECTOR = Detector(
-    "spectra", 1, frozenset({Need.WEIGHTS}), "spectra, norms and moments of every ΔW", run
+    "spectra", 1, frozenset({Need.WEIGHTS}), "spectra, norms and moments of every ΔW", each=each
 )

@@ -16,20 +16,19 @@ from adapterscan.model import Evidence, Need, Scalar, Subject
 from adapterscan.reading import Contents, WeighedAdapter
 
 
-def run(contents: Contents) -> Iterator[Evidence]:
+def each(_: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
     """Yield `delta.nonfinite`, `delta.zero`, `adapter.no_effect` and `tensor.*` of values."""
-    for weighed in contents.adapters:
-        results = weighed.weighed.deltas
-        for name in sorted(results):
-            summary, subject = results[name], Subject("module", weighed.file, name)
-            if summary.nonfinite:
-                yield Evidence("delta.nonfinite", subject, summary.nonfinite, "elements")
-            elif summary.is_zero:
-                yield Evidence("delta.zero", subject, 0.0)
-        if _does_nothing(weighed):
-            subject = Subject("adapter", weighed.adapter.folder)
-            yield Evidence("adapter.no_effect", subject, len(results), "modules")
-        yield from _tensors(weighed)
+    results = weighed.weighed.deltas
+    for name, summary in results.items():
+        subject = Subject("module", weighed.file, name)
+        if summary.nonfinite:
+            yield Evidence("delta.nonfinite", subject, summary.nonfinite, "elements")
+        elif summary.is_zero:
+            yield Evidence("delta.zero", subject, 0.0)
+    if _does_nothing(weighed):
+        subject = Subject("adapter", weighed.adapter.folder)
+        yield Evidence("adapter.no_effect", subject, len(results), "modules")
+    yield from _tensors(weighed)
 
 
 def _tensors(weighed: WeighedAdapter) -> Iterator[Evidence]:
@@ -73,4 +72,6 @@ def _does_nothing(weighed: WeighedAdapter) -> bool:
     return True
 
 
-DETECTOR = Detector("values", 2, frozenset({Need.WEIGHTS}), "NaN, infinite and zero weights", run)
+DETECTOR = Detector(
+    "values", 2, frozenset({Need.WEIGHTS}), "NaN, infinite and zero weights", each=each
+)
