@@ -32,13 +32,12 @@ def build(
     work = list(specimens(recipes, only or ()))
     missing = [item for item in work if not _card(recipes, *item)]
     print(f"{len(work)} specimens, {len(work) - len(missing)} in the cache", flush=True)
-    # Children need their parents on disk: all that trains first, then the edits in their order.
-    waves = [[x for x in missing if not x[0].parent], [x for x in missing if x[0].parent]]
     failed = 0
-    for wave, workers in zip(waves, (jobs or os.cpu_count() or 1, 1), strict=True):
+    for depth in range(max((_depth(recipes, recipe) for recipe, _ in missing), default=-1) + 1):
+        wave = [item for item in missing if _depth(recipes, item[0]) == depth]
         tasks = [(recipe.id, role.value) for recipe, role in wave]
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context, worker.start) as pool:
+        with ProcessPoolExecutor(jobs or os.cpu_count() or 1, context, worker.start) as pool:
             running = [pool.submit(worker.build, task) for task in tasks]
             for done, future in enumerate(as_completed(running), 1):
                 name, text, good = future.result()
@@ -47,6 +46,12 @@ def build(
     if failed:
         print(f"{failed} specimens could not be built", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def _depth(recipes: dict[str, Recipe], recipe: Recipe) -> int:
+    """Return how many generations of parents must be on disk before this one: 0 for what trains."""
+    above = [recipe.parent, *(edit.other for edit in recipe.edit)]
+    return max((1 + _depth(recipes, recipes[name]) for name in above if name), default=0)
 
 
 def _card(recipes: dict[str, Recipe], recipe: Recipe, role: Role) -> dict[str, Any] | None:
