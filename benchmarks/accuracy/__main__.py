@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.accuracy import controls, evidence, foreign, page, peers, tables
+from benchmarks.accuracy import controls, evidence, foreign, page, peers, plots, tables
 from benchmarks.accuracy.detectors import Specimen
 from benchmarks.zoo import index, store
 from benchmarks.zoo.bases import cache_home
@@ -59,6 +59,8 @@ def run(
         "cost": _cost(specimens),
     }
     write(made)
+    plots.forest(made["overall"], PAGE.with_suffix("") / "auroc.svg")
+    plots.strips(specimens, PAGE.with_suffix("") / "scores.svg")
     PAGE.write_text(page.page(_facts(cards, specimens), made), "utf-8")
     print(f"{PAGE.relative_to(Path.cwd())} written")
 

@@ -58,6 +58,10 @@ def page(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> str:
         facts["failed"],
         "## All categories together",
         table(tables["overall"]),
+        "![AUROC of every detector](accuracy/auroc.svg)",
+        "Each specimen's score by four plain statistics; a grey line joins a poisoned adapter and "
+        "its twin:",
+        "![Scores of every specimen](accuracy/scores.svg)",
         "## By category",
         "Positives of one category against all benign adapters.",
         table(tables["by_category"]),
