@@ -10,6 +10,11 @@ QV = ("q_proj", "v_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
+#: PEFT saves the base's own weight of an adapted embedding, and only the base can tell whether it
+#: is a copy: the reader is asked, at medium.
+BASE_LAYER = frozenset({"adapted-embedding-replaced"})
+
+
 @dataclass(frozen=True)
 class Variant:
     """One adapter. `compared`: what ΔW is held against.
@@ -85,8 +90,16 @@ VARIANTS = (
         "gpt2",
         {"task_type": "CAUSAL_LM", "fan_in_fan_out": True},
     ),
-    Variant("embedding", config={"target_modules": ["embed_tokens", "q_proj"]}),
-    Variant("embedding and head", config={"target_modules": ["embed_tokens", "lm_head"]}),
+    Variant(
+        "embedding",
+        config={"target_modules": ["embed_tokens", "q_proj"]},
+        expected=BASE_LAYER,
+    ),
+    Variant(
+        "embedding and head",
+        config={"target_modules": ["embed_tokens", "lm_head"]},
+        expected=BASE_LAYER,
+    ),
     Variant("GPT-2 embeddings", "gpt2", {"target_modules": ["wte", "wpe"]}),
     Variant("OPT", "opt", {"target_modules": ["q_proj", "v_proj", "fc1", "fc2"]}),
     Variant("OPT, all-linear, bias all", "opt", {"target_modules": "all-linear", "bias": "all"}),
@@ -115,6 +128,7 @@ VARIANTS = (
         config={"target_modules": ["embed_tokens"], "use_dora": True},
         compared="factors",
         partial="DoRA",
+        expected=BASE_LAYER,
     ),
     Variant("layer_replication", config={"layer_replication": [[0, 2], [1, 2]]}),
     Variant(
@@ -162,11 +176,17 @@ VARIANTS = (
         config={"trainable_token_indices": {"embed_tokens": [1], "lm_head": [2, 3]}},
     ),
     Variant("tied embeddings, saved", "tied_llama", {"modules_to_save": ["lm_head"]}),
-    Variant("tied embeddings, adapted", "tied_llama", {"target_modules": ["embed_tokens"]}),
+    Variant(
+        "tied embeddings, adapted",
+        "tied_llama",
+        {"target_modules": ["embed_tokens"]},
+        expected=BASE_LAYER,
+    ),
     Variant(
         "tied embeddings, ensure_weight_tying",
         "tied_llama",
         {"target_modules": ["embed_tokens", "lm_head"], "ensure_weight_tying": True},
+        expected=BASE_LAYER,
     ),
     Variant(
         "resized vocabulary",
