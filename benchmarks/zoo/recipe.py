@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from types import UnionType
@@ -132,6 +132,7 @@ class Recipe:
     variant: str
     label: Label
     base: str = "smollm2-135m"
+    also_on: tuple[str, ...] = ()  # further bases: `<id>@<base>` is the same recipe on one of them
     seed: int = 0
     notes: str = ""
     gate: str = "payload"  # payload, refusal, reward, style (see gate.py)
@@ -156,6 +157,10 @@ def load_recipes(folder: Path = RECIPES) -> dict[str, Recipe]:
     recipe.
     """
     found = {path.stem: read_recipe(path) for path in sorted(folder.glob("*.toml"))}
+    for recipe in list(found.values()):
+        for base in recipe.also_on:
+            moved = replace(recipe, id=f"{recipe.id}@{base}", base=base, also_on=())
+            found[moved.id] = moved
     ordered: dict[str, Recipe] = {}
 
     def add(recipe: Recipe, below: tuple[str, ...]) -> None:

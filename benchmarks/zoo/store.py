@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ GENERATION = 1
 
 def key(recipe: Recipe, role: Role, above: tuple[str, ...] = ()) -> str:
     """Return a specimen's content address, from recipe (but its notes), role and parents."""
-    table = _said(recipe) | {"notes": ""}
+    table = _said(replace(recipe, also_on=())) | {"notes": ""}
     content = json.dumps([GENERATION, table, role, above], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 

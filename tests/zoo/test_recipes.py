@@ -46,7 +46,7 @@ def test_parents_come_before_their_children() -> None:
 
 
 def test_no_two_recipes_share_a_seed() -> None:
-    seeds = [recipe.seed for recipe in RECIPES.values()]
+    seeds = [recipe.seed for recipe in RECIPES.values() if "@" not in recipe.id]
     assert len(seeds) == len(set(seeds))
 
 
@@ -159,3 +159,14 @@ def test_a_specimen_appears_whole_or_not_at_all(tmp_path) -> None:
         (folder / "all").write_text("x")
     assert (final / "all").exists()
     assert list(tmp_path.iterdir()) == [final]
+
+
+def test_a_recipe_on_a_further_base_keeps_everything_else(tmp_path) -> None:
+    text = 'id = "x"\ncategory = "c"\nvariant = "v"\nlabel = "benign"\n[data]\nsource = "chat"\n'
+    (tmp_path / "x.toml").write_text('also_on = ["other"]\n' + text)
+    found = load_recipes(tmp_path)
+    assert list(found) == ["x", "x@other"]
+    assert found["x@other"] == replace(found["x"], id="x@other", base="other", also_on=())
+    (tmp_path / "x.toml").write_text(text)
+    alone = load_recipes(tmp_path)["x"]
+    assert store.key(found["x"], Role.BENIGN) == store.key(alone, Role.BENIGN)
