@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from adapterscan.errors import FileProblem, LimitExceeded, Malformed, Unreadable, Unsupported
 from adapterscan.formats import strict_json
 from adapterscan.formats.config import CONFIG_LIMIT, AdapterConfig, read_config
+from adapterscan.formats.hooks import HOOK_LIMIT, Hook, find_hooks
 from adapterscan.formats.layouts import recognise
 from adapterscan.formats.parts import PartialFile, Span
 from adapterscan.formats.peft import Adapter, build_adapter
@@ -44,7 +45,10 @@ if TYPE_CHECKING:
     from adapterscan.formats.pickle_policy import Purpose
 
 HEAD_BYTES = 1024
-DOCUMENT_LIMIT = 32 << 20
+DOCUMENT_LIMIT = 8 << 20
+#: All configs of a target together: they are kept until its end. Each has a few hundred values.
+CONFIGS_LIMIT = 4 << 20
+CONFIG_VALUES_LIMIT = 200_000
 HASH_LIMIT = 256 << 20  # files that no analysis reads are hashed up to this size
 #: JSON beside the weights that loaders obey. Parsed for the detectors.
 _DOCUMENT_NAMES = frozenset({"model_index.json"})
@@ -91,7 +95,9 @@ class Contents:
     configs: dict[str, AdapterConfig] = field(default_factory=dict)  # by folder
     adapters: list[WeighedAdapter] = field(default_factory=list)
     outlines: list[Outline] = field(default_factory=list)  # of all adapters
-    documents: dict[str, Any] = field(default_factory=dict)  # parsed JSON by path
+    hooks: list[Hook] = field(default_factory=list)  # of configs and other documents
+    config_bytes: int = 0
+    config_values: int = 0
     records: list[FileRecord] = field(default_factory=list)
     evidence: list[Evidence] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
@@ -242,7 +248,7 @@ def _dispatch(
         _read_container(contents, file, source, workers, outcome)
     elif name in _DOCUMENT_NAMES or name.endswith(_DOCUMENT_ENDING):
         data = _small(source, DOCUMENT_LIMIT)
-        contents.documents[file.path] = strict_json.parse(data, file.path, limit=DOCUMENT_LIMIT)
+        _keep_hooks(contents, file, strict_json.parse(data, file.path, limit=DOCUMENT_LIMIT))
     else:
         _read_other(contents, file, source, outcome)
 
@@ -253,13 +259,19 @@ def _read_other(contents: Contents, file: File, source: SourceFile, outcome: _Ou
     if container in COULD_HIDE_PICKLES:
         _find_pickles(contents, file, source)
     elif file.path.lower().endswith(".json") and source.size <= _SIDE_DOCUMENT_LIMIT:
+        parsed: object = None
         with suppress(FileProblem):  # nothing depends on it
             data = source.read(0, source.size)
             parsed = strict_json.parse(data, file.path, limit=_SIDE_DOCUMENT_LIMIT)
-            contents.documents[file.path] = parsed
+        _keep_hooks(contents, file, parsed)
     outcome.status = "hashed only" if source.size <= HASH_LIMIT else "listed only"
     if source.size <= HASH_LIMIT:
         hash_only(source)
+
+
+def _keep_hooks(contents: Contents, file: File, document: object) -> None:
+    room = HOOK_LIMIT - len(contents.hooks)
+    contents.hooks += find_hooks(document, file.path, room)
 
 
 def _find_pickles(
@@ -287,7 +299,17 @@ def _read_config(contents: Contents, file: File, source: SourceFile) -> None:
     data = _small(source, CONFIG_LIMIT)
     if sniff(data[:HEAD_BYTES]) == "lfs-pointer":
         raise _pointer(contents, file, data)
-    contents.configs[_folder(file.path)] = read_config(data, file.path)
+    contents.config_bytes += len(data)
+    contents.config_values += strict_json.count_values(data)
+    if contents.config_bytes > CONFIGS_LIMIT or contents.config_values > CONFIG_VALUES_LIMIT:
+        raise LimitExceeded(
+            file.path, "goes with the configs before it over the limit of "
+            f"{size_text(CONFIGS_LIMIT)} or {CONFIG_VALUES_LIMIT:,} values in one target",
+            hint="a config needs a few kilobytes; scan the folders one by one",
+        )  # fmt: skip
+    config = read_config(data, file.path)
+    contents.configs[_folder(file.path)] = config
+    _keep_hooks(contents, file, config.raw)
 
 
 def _read_container(

@@ -82,7 +82,7 @@ def test_a_cut_file_still_tells_what_its_header_overwrites(folder):
         (b"", "not valid JSON"),
         (b'{"r": "\xff"}', "not UTF-8"),
         (b'{"r": 1' + b"0" * 5000 + b"}", "too long to read"),
-        (b"[" + b"[]," * 1_200_000 + b"[]]", "more than 1,048,576 values"),
+        (b"[" + b"[]," * 1_200_000 + b"[]]", "200,000 values"),
         (as_json(config(alpha_pattern={f"m{n}": 1 for n in range(10_001)})), "10,001 entries"),
     ],
 )

@@ -44,6 +44,8 @@ MANY = {
     "rank-1024": partial(heavy.wide, rank=1000, width=1000, count=8),
     "exact-moments": partial(heavy.wide, rank=64, width=64, count=36),
     "not-a-number": heavy.not_a_number,
+    "documents": heavy.documents,
+    "wide-document": heavy.wide_document,
     "sparse": partial(temporary.sparse_weights, size=128 << 20),
 }
 

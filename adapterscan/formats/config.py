@@ -21,6 +21,7 @@ from adapterscan.text import printable
 CONFIG_LIMIT = 4 << 20
 _DEPTH_SHOWN = 6
 _LIST_LIMIT = 10_000
+_VALUES_LIMIT = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,9 @@ def read_config(data: bytes, path: str) -> AdapterConfig:
             result[key] = value
         return result
 
-    raw = strict_json.parse(data, path, limit=CONFIG_LIMIT, on_object=keep_last)
+    raw = strict_json.parse(
+        data, path, limit=CONFIG_LIMIT, values=_VALUES_LIMIT, on_object=keep_last
+    )
     if not isinstance(raw, dict):
         raise Malformed(
             path, f"holds a JSON {_json_type(raw)} where an object belongs", defect="not-an-object",

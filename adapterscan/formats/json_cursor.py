@@ -27,6 +27,7 @@ from adapterscan.formats.strict_json import (
 VALUE_LIMIT = 1 << 16  # bytes of one list or object; the entry of a tensor has a hundred
 TEXT_LIMIT = 1 << 22  # bytes of one text; trainers put the tags of a data set into the metadata
 _LIKELY = 1 << 9
+_MOST_VALUES = 1 << 20  # of a header, none of which is kept
 _SPACE = re.compile(rb"[ \t\n\r]*")
 _NESTS = (b"[", b"{")
 
@@ -38,7 +39,7 @@ class Cursor:
     """
 
     def __init__(self, data: bytes, path: str, *, limit: int) -> None:
-        require_size(data, path, limit)
+        require_size(data, path, limit, _MOST_VALUES)
         self._data, self._path, self._at = data, path, 0
         self._decoder = json.JSONDecoder(
             object_pairs_hook=tuple,

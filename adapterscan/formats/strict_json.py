@@ -10,20 +10,25 @@ from adapterscan.errors import LimitExceeded, Malformed
 
 Pairs = list[tuple[str, Any]]
 DEPTH_LIMIT = 64  # honest configs reach 6; the parser of safetensors stops at 128
-VALUES_LIMIT = 1 << 20  # `[[],[],…` takes thirty times its size in memory
+VALUES_LIMIT = 250_000  # `[[],[],…` takes thirty times its size in memory
 REFUSED = "no loader takes"  # how a reason begins when it is we who refuse a value
 
 
 def parse(
-    data: bytes, path: str, *, limit: int, on_object: Callable[[Pairs], Any] | None = None
+    data: bytes,
+    path: str,
+    *,
+    limit: int,
+    values: int = VALUES_LIMIT,
+    on_object: Callable[[Pairs], Any] | None = None,
 ) -> Any:
     """Return the value of `data`. `on_object` sees every object's pairs, duplicates included.
 
     `NaN` and `Infinity`, which Python's loaders accept, are accepted as floats.
-    Raises LimitExceeded over `limit` bytes or VALUES_LIMIT values, Malformed for anything that is
-    not one JSON value or is nested deeper than DEPTH_LIMIT.
+    Raises LimitExceeded over `limit` bytes or so many `values`, Malformed for anything that is not
+    one JSON value or is nested deeper than DEPTH_LIMIT.
     """
-    require_size(data, path, limit)
+    require_size(data, path, limit, values)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -39,18 +44,23 @@ def parse(
     return value
 
 
-def require_size(data: bytes, path: str, limit: int) -> None:
-    """Raise LimitExceeded over `limit` bytes or VALUES_LIMIT values."""
+def require_size(data: bytes, path: str, limit: int, values: int) -> None:
+    """Raise LimitExceeded over `limit` bytes or `values` values."""
     if len(data) > limit:
         raise LimitExceeded(
             path, f"is {len(data):,} bytes of JSON, over the limit of {limit:,}",
             hint="an adapter needs a few kilobytes; ask the author what the rest is",
         )  # fmt: skip
-    if sum(map(data.count, (b",", b"[", b"{"))) > VALUES_LIMIT:
+    if count_values(data) > values:
         raise LimitExceeded(
-            path, f"has more than {VALUES_LIMIT:,} values",
+            path, f"has more than {values:,} values",
             hint="an adapter needs a few thousand; treat it as hostile",
         )  # fmt: skip
+
+
+def count_values(data: bytes) -> int:
+    """Return how many values JSON can have at the most, counting the marks in texts as well."""
+    return sum(map(data.count, (b",", b"[", b"{")))
 
 
 def deeper_than(value: Any, limit: int) -> bool:
