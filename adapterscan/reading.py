@@ -341,6 +341,7 @@ def _read_container(
             file.path, f"is {_article(container)}, which is not read yet",
             hint="its weights were not looked at; ask the author for safetensors",
         )  # fmt: skip
+    pickles = None  # its values can take as much memory as the weighing
     _read_weights(contents, file, source, weights, workers, outcome)
 
 

@@ -46,6 +46,8 @@ MANY = {
     "not-a-number": heavy.not_a_number,
     "documents": heavy.documents,
     "wide-document": heavy.wide_document,
+    "pickled-tensors": heavy.pickled_tensors,
+    "wide-texts": heavy.wide_texts,
     "sparse": partial(temporary.sparse_weights, size=128 << 20),
 }
 
@@ -70,6 +72,7 @@ REFUSED = {
     "names-of-200": (partial(heavy.long_names, count=99_000, length=200), "has a header of"),
     "names-of-5000": (partial(heavy.long_names, count=1000, length=5000), "has a tensor name of"),
     "metadata": (temporary.metadata_99mb, "has a header of 99.0 MB"),
+    "dictionaries": (heavy.dictionaries, "the end of its pickles (limit)"),
     "bomb": (partial(temporary.archive_bomb, size=1 << 28), "longer than"),
 }  # fmt: skip
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 PATTERN_LIMIT = 4096  # characters; the longest honest pattern seen has 600
 SILENCE_SECONDS = 2.0  # for one pattern against CHUNK names; honest ones take milliseconds
-MEMORY_BYTES = 512 << 20
+MEMORY_BYTES = 96 << 20  # of the child; 50,000 long names take 60 MB there
 STRIKES = 3  # after so many silent patterns the rest are given up as well
 TOTAL_SECONDS = 15.0  # for all patterns of one config together
 #: Patterns times names. PEFT compiles each pattern anew for each module, 20 times slower than we

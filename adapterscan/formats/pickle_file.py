@@ -22,6 +22,7 @@ from adapterscan.formats.zip_archive import (
     MemorySource,
     Source,
     read_archive,
+    read_head,
     read_member,
 )
 
@@ -29,10 +30,11 @@ from adapterscan.formats.zip_archive import (
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PICKLES = 5
 
-_LONGEST_PICKLE = 32 << 20
+_LONGEST_PICKLE = 16 << 20  # that of 45,000 tensors has 10 MB
 _MOST_OPCODES = 4_000_000  # in all pickles of one file together
 _MOST_BYTES = 128 << 20  # of members and pickles of one file together: overlapping ones multiply
 _MOST_IN_ONE = 2_000_000  # some 60,000 tensors
+_MOST_VALUES = 64 << 20  # bytes of what all pickles of one file would build
 _MOST_IN_A_ROW = 1000
 _HEAD = 4096
 _HEAD_LIMITS = Limits(opcodes=20_000)
@@ -120,6 +122,7 @@ class _Search:
     streams: list[PickleStream] = field(default_factory=list)
     defects: list[ArchiveDefect] = field(default_factory=list)
     opcodes: int = _MOST_OPCODES
+    values: int = _MOST_VALUES
     room: int = _MOST_BYTES
 
     def look(self, source: Source, name: str, container: str, depth: int) -> Archive | None:
@@ -157,7 +160,7 @@ class _Search:
 
     def affords(self, name: str) -> bool:
         """Return whether we may go on; the place where we stop is noted once per container."""
-        if self.opcodes > 0 and self.room > 0:
+        if self.opcodes > 0 and self.room > 0 and self.values > 0:
             return True
         self.note(
             ArchiveDefect("too_large", "more content than we follow; the rest is unseen"), name
@@ -176,8 +179,10 @@ class _Search:
             if not len(data) < row.reach <= total or room <= 0:
                 break
             wanted = max(7 * len(data), row.reach - len(data))
+            del row  # the next look needs the room
             data += source.read(start + len(data), min(room, wanted))
         self.opcodes -= sum(stream.found.opcodes for stream in row.streams)
+        self.values -= sum(stream.found.memory for stream in row.streams)
         self.room -= len(data)
         self.streams.extend(row.streams)
         if len(data) < row.reach <= total:
@@ -195,10 +200,12 @@ class _Search:
 
     def row(self, data: bytes, name: str, expected: bool) -> _Row:
         """Return the pickles that follow one another in `data`."""
-        row, at, budget = _Row(), 0, self.opcodes
+        row, at, opcodes, values = _Row(), 0, self.opcodes, self.values
         for index in range(_MOST_IN_A_ROW):
-            found = disassemble(data, at, Limits(opcodes=max(0, min(_MOST_IN_ONE, budget))))
-            budget -= found.opcodes
+            limits = Limits(opcodes=max(0, min(_MOST_IN_ONE, opcodes)), memory=max(0, values))
+            found = disassemble(data, at, limits)
+            opcodes -= found.opcodes
+            values -= found.memory
             row.legacy = row.legacy or (index == 0 and _is_magic(found))
             explained = index == 0 or (row.legacy and index < LEGACY_PICKLES)
             if (explained and expected) or _is_telling(found):
@@ -217,9 +224,10 @@ class _Search:
     def member(self, source: Source, member: Member, name: str, depth: int) -> None:
         path = f"{name}/{member.name}" if name else member.name
         named = member.name.lower().endswith(_PICKLE_NAMES)
-        head = member.head
         if member.method != 0:
             head, _ = read_member(source, member, _HEAD)
+        else:
+            head = read_head(source, member) if member.start >= 0 else b""
         container = sniff(head)
         nested = container in ("zip", "tar", "npy", "gzip", "bzip2", "xz", "lzma", *_UNREADABLE)
         if not named and not nested and not self.suspect(source, member, head):
@@ -368,7 +376,7 @@ def _decompressor(container: str) -> Any:
         return zlib.decompressobj(47)
     if container == "bzip2":
         return bz2.BZ2Decompressor()
-    return lzma.LZMADecompressor(memlimit=256 << 20)
+    return lzma.LZMADecompressor(memlimit=80 << 20)  # what `xz -9` needs
 
 
 def _before_the_error(raw: bytes, container: str) -> bytes:

@@ -7,8 +7,9 @@ facts stay, the misuse is recorded as `Defect`, and we go on so that later names
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from sys import getsizeof
 from typing import Any
 
 from adapterscan.formats.pickle_opcodes import LexicalError, Opaque, lex
@@ -17,6 +18,10 @@ from adapterscan.formats.pickle_opcodes import LexicalError, Opaque, lex
 #: Opaque. Lists and objects may contain themselves: never compare, hash, print or walk them
 #: without a bound.
 Value = Any
+
+
+#: What calls begin with, and is never added to: most of 100,000 calls stay as they are.
+_NOTHING: list[Any] = []
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -55,9 +60,9 @@ class Call:
     args: Value
     kwargs: Value = None
     root: Global | None = None  # the global at the start of a chain of calls
-    states: list[Value] = field(default_factory=list)  # BUILD, in order
-    items: list[tuple[Value, Value]] = field(default_factory=list)  # SETITEM(S)
-    appended: list[Value] = field(default_factory=list)  # APPEND(S), ADDITEMS
+    states: list[Value] = field(default_factory=lambda: _NOTHING)  # BUILD, in order
+    items: list[tuple[Value, Value]] = field(default_factory=lambda: _NOTHING)  # SETITEM(S)
+    appended: list[Value] = field(default_factory=lambda: _NOTHING)  # APPEND(S), ADDITEMS
 
     @property
     def module(self) -> str:
@@ -116,6 +121,7 @@ class Limits:
     """How far a pickle is followed. A tensor takes about 33 opcodes and 12 memo entries."""
 
     opcodes: int = 2_000_000
+    memory: int = 64 << 20  # bytes of values, as estimated by `_COSTS`; 1.3 kB for a tensor
     memo: int = 1_000_000
     depth: int = 10_000  # open marks
     globals: int = 50_000
@@ -133,6 +139,7 @@ class Disassembly:
     persistent: tuple[PersistentId, ...]
     value: Value
     opcodes: int
+    memory: int  # bytes of values
     defect: Defect | None  # the first one
     reaches: tuple[Reach, ...] = ()
 
@@ -151,6 +158,7 @@ def disassemble(data: bytes, start: int = 0, limits: Limits | None = None) -> Di
             if count > machine.limits.opcodes:
                 raise _LimitError(f"more than {machine.limits.opcodes} opcodes")
             end = machine.position = position
+            machine.spend(_COSTS.get(name, _SLOT) if argument is None else _size(name, argument))
             if name == "STOP":
                 value, end, complete = machine.pop(), position + 1, True
                 break
@@ -162,7 +170,9 @@ def disassemble(data: bytes, start: int = 0, limits: Limits | None = None) -> Di
         machine.fail("limit", str(error), end)
     found, ids = tuple(machine.globals), tuple(machine.persistent)
     steps = tuple(machine.reaches)
-    return Disassembly(start, end, complete, found, ids, value, count, machine.defect, steps)
+    return Disassembly(
+        start, end, complete, found, ids, value, count, machine.spent, machine.defect, steps
+    )
 
 
 class _LimitError(Exception):
@@ -176,7 +186,8 @@ class _Machine:
         self.limits = limits
         self.stack: list[Value] = []
         self.below: list[list[Value]] = []  # stacks under the open marks
-        self.memo: dict[int, Value] = {}
+        self.memo = _Memo()
+        self.spent = 0
         self.globals: list[Global] = []
         self.persistent: list[PersistentId] = []
         self.reaches: list[Reach] = []
@@ -187,6 +198,11 @@ class _Machine:
         if self.defect is None:
             where = self.position if position is None else position
             self.defect = Defect(code, reason, where, reach)
+
+    def spend(self, size: int) -> None:
+        self.spent += size
+        if self.spent > self.limits.memory:
+            raise _LimitError(f"more than {self.limits.memory:,} bytes of values")
 
     def push(self, value: Value) -> None:
         self.stack.append(value)
@@ -248,15 +264,17 @@ class _Machine:
     def reach(self, kind: str, target: Value, args: Value, source: Global | None = None) -> None:
         if len(self.reaches) < self.limits.reaches and not isinstance(target, Opaque):
             self.reaches.append(Reach(kind, target, args, self.position, source))
+            self.spend(_PAIR)
 
     def put(self, key: Value) -> None:
         if len(self.memo) >= self.limits.memo:
             raise _LimitError(f"more than {self.limits.memo} memo entries")
-        self.memo[key if isinstance(key, int) else -1] = self.top()
+        if self.memo.put(key if isinstance(key, int) else -1, self.top()):
+            self.spend(_APART)
 
     def get(self, key: Value) -> None:
         if isinstance(key, int) and key in self.memo:
-            self.push(self.memo[key])
+            self.push(self.memo.get(key))
             return
         self.fail("memo", f"asks for memo entry {_text(key)}, which was never stored")
         self.push(Opaque("missing memo entry"))
@@ -264,6 +282,35 @@ class _Machine:
     def refer(self, value: Value) -> None:
         self.persistent.append(PersistentId(value))
         self.push(self.persistent[-1])
+
+
+class _Memo:
+    """Values by number. Pickles number them from 0, so a list does; what stands apart is rare."""
+
+    def __init__(self) -> None:
+        self._row: list[Value] = []
+        self._apart: dict[int, Value] = {}
+
+    def __len__(self) -> int:
+        return len(self._row) + len(self._apart)
+
+    def __contains__(self, key: int) -> bool:
+        return 0 <= key < len(self._row) or key in self._apart
+
+    def get(self, key: int) -> Value:
+        return self._row[key] if 0 <= key < len(self._row) else self._apart[key]
+
+    def put(self, key: int, value: Value) -> bool:
+        """Store `value`; return whether it stands apart."""
+        if 0 <= key < len(self._row):
+            self._row[key] = value
+        elif key == len(self._row):
+            self._row.append(value)
+            self._apart.pop(key, None)
+        else:
+            self._apart[key] = value
+            return True
+        return False
 
 
 _MOST_RELAYS = 4
@@ -386,7 +433,7 @@ def _build(machine: _Machine, _: object) -> None:
     elif _sets_special(state):
         machine.reach("special", target, state)
     if isinstance(target, Call):
-        target.states.append(state)
+        target.states = _added(target.states, [state])
 
 
 def _extend(machine: _Machine, items: list[Value]) -> None:
@@ -398,12 +445,13 @@ def _extend(machine: _Machine, items: list[Value]) -> None:
     elif isinstance(target, Group):
         target.items.extend(items)
     elif isinstance(target, Call):
-        target.appended.extend(items)
+        target.appended = _added(target.appended, items)
     elif isinstance(target, Global):
         _touch(target)  # sys.path.append and the like
 
 
 def _set(machine: _Machine, items: list[Value]) -> None:
+    machine.spend(_PAIR * (len(items) // 2 + 1))
     if len(items) % 2:
         machine.fail("stack", "odd number of keys and values")
         items.append(Opaque("nothing on the stack"))
@@ -412,9 +460,16 @@ def _set(machine: _Machine, items: list[Value]) -> None:
         machine.reach("items", target, None)
     pairs = zip(items[::2], items[1::2], strict=True)
     if isinstance(target, Pairs | Call):
-        target.items.extend(pairs)
+        target.items = _added(target.items, pairs)
     elif isinstance(target, Global):
         _touch(target)  # os.environ[...] = ... and the like
+
+
+def _added(values: list[Any], more: Iterable[Any]) -> list[Any]:
+    if values is _NOTHING:
+        return list(more)
+    values.extend(more)
+    return values
 
 
 def _append(machine: _Machine, _: object) -> None:
@@ -458,6 +513,31 @@ _LITERALS = (
     "SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 "
     "FLOAT BINFLOAT"
 )
+
+#: What an opcode leaves behind, in bytes as CPython counts them, its place on the stack included.
+_SLOT, _APART, _PAIR = 10, 150, 80
+_COSTS: Mapping[str, int] = {
+    **dict.fromkeys(("EMPTY_LIST", "LIST"), 80),
+    **dict.fromkeys(("EMPTY_DICT", "DICT", "EMPTY_SET", "FROZENSET"), 130),
+    **dict.fromkeys(("TUPLE1", "TUPLE2", "TUPLE3", "TUPLE"), 80),
+    **dict.fromkeys(("REDUCE", "NEWOBJ", "NEWOBJ_EX", "OBJ"), 120),
+    **dict.fromkeys(("GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"), 250),
+    **dict.fromkeys(("APPEND", "APPENDS", "ADDITEMS"), 30),
+    "BUILD": 90,
+    **dict.fromkeys(("PERSID", "BINPERSID"), 80),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET", "PUT", "BINPUT", "LONG_BINPUT"), 20),
+    "MEMOIZE": 20,
+}
+
+
+def _size(name: str, argument: object) -> int:
+    """Return what an opcode with an argument leaves behind: texts and numbers are kept."""
+    cost = _COSTS.get(name)
+    if cost is None:
+        return getsizeof(argument) + 2 * _SLOT
+    texts = argument if isinstance(argument, tuple) else (argument,)
+    return cost + sum(getsizeof(text) for text in texts if isinstance(text, str))
+
 
 _HANDLERS: Mapping[str, Callable[[_Machine, Any], None]] = {
     **dict.fromkeys(_LITERALS.split(), _argument),

@@ -10,10 +10,10 @@ import hashlib
 import os
 import stat
 import threading
+from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -52,7 +52,7 @@ class SourceFile:
             )
         self.size: int = self._stat.st_size
         self._turn = threading.Lock()
-        self._seen: list[_Seen] = []
+        self._seen = _Seen()
         self.sha256: Sha256 | None = None
         self.git_sha1: GitSha1 | None = None
 
@@ -73,7 +73,7 @@ class SourceFile:
         Their digest is remembered, and `segments` checks that it sees the same bytes again.
         """
         piece = self._take(start, max(0, min(length, self.size - start)))
-        self._seen.append(_Seen(start, start + len(piece), _digest(piece)))
+        self._seen.add(start, piece)
         return piece
 
     def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
@@ -181,36 +181,54 @@ class SourceFile:
         )
 
 
-@dataclass(frozen=True, slots=True)
 class _Seen:
-    """Bytes that were read before the pass: only their digest, as they can be many megabytes."""
+    """What was read before the pass: where, and its digest. An archive takes 100,000 small reads,
+    a header one of many megabytes."""
 
-    start: int
-    end: int
-    digest: bytes
+    def __init__(self) -> None:
+        self._starts, self._ends = array("q"), array("q")
+        self._digests = bytearray()
+
+    def add(self, start: int, piece: bytes) -> None:
+        self._starts.append(start)
+        self._ends.append(start + len(piece))
+        self._digests += hashlib.blake2b(piece, digest_size=_DIGEST).digest()
+
+    def __iter__(self) -> Iterator[tuple[int, int, bytes]]:
+        """Yield (start, end, digest) in order of starts."""
+        for at in sorted(range(len(self._starts)), key=self._starts.__getitem__):
+            digest = self._digests[at * _DIGEST : (at + 1) * _DIGEST]
+            yield self._starts[at], self._ends[at], bytes(digest)
+
+
+_Piece = tuple[int, int, bytes, hashlib.blake2b]
 
 
 class _Again:
     """Follows a pass over the file and compares it with what was read before."""
 
-    def __init__(self, seen: Iterable[_Seen]) -> None:
-        self._ahead = deque(sorted(seen, key=lambda piece: piece.start))
-        self._open: list[tuple[_Seen, hashlib.blake2b]] = []
+    def __init__(self, seen: _Seen) -> None:
+        self._ahead = iter(seen)
+        self._next = next(self._ahead, None)
+        self._open: list[_Piece] = []
 
     def agrees(self, start: int, view: memoryview) -> bool:
         """Return whether all pieces that end in this segment are the same as before."""
-        end = start + len(view)
-        while self._ahead and self._ahead[0].start < end:
-            self._open.append((self._ahead.popleft(), hashlib.blake2b(digest_size=_DIGEST)))
-        for piece, digest in self._open:
-            digest.update(view[max(piece.start, start) - start : min(piece.end, end) - start])
-        done = [(piece, digest) for piece, digest in self._open if piece.end <= end]
-        self._open = [(piece, digest) for piece, digest in self._open if piece.end > end]
-        return all(digest.digest() == piece.digest for piece, digest in done)
+        end, agree, still = start + len(view), True, []
+        for piece in chain(self._open, self._begun(end)):
+            low, high, expected, digest = piece
+            digest.update(view[max(low, start) - start : min(high, end) - start])
+            if high > end:
+                still.append(piece)
+            elif digest.digest() != expected:
+                agree = False
+        self._open = still
+        return agree
 
-
-def _digest(piece: bytes) -> bytes:
-    return hashlib.blake2b(piece, digest_size=_DIGEST).digest()
+    def _begun(self, end: int) -> Iterator[_Piece]:
+        while self._next is not None and self._next[0] < end:
+            yield *self._next, hashlib.blake2b(digest_size=_DIGEST)
+            self._next = next(self._ahead, None)
 
 
 def _plan(size: int, cuts: Iterable[int]) -> Iterator[tuple[int, int]]:

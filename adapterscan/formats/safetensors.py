@@ -17,13 +17,12 @@ from typing import Any
 from adapterscan.errors import FileProblem, LimitExceeded, Malformed
 from adapterscan.formats.json_cursor import Cursor
 from adapterscan.formats.reader import SourceFile
-from adapterscan.formats.tensors import BITS, TensorInfo, WeightFile, require_name
+from adapterscan.formats.tensors import BITS, TensorInfo, WeightFile, require_count, require_name
 from adapterscan.model import Evidence, Subject
 from adapterscan.text import printable, size_text
 
 #: The format allows 100 MB. A 70B adapter needs 150 kB; we follow claims up to this.
 HEADER_LIMIT = 16 << 20
-TENSOR_LIMIT = 100_000
 METADATA_LIMIT = 10_000  # keys; trainers write fewer than a hundred
 NAMES_LIMIT = 1_000_000  # letters in tensor names that are not ASCII: such names take four times
 _FORMAT_HEADER_LIMIT = 100_000_000
@@ -137,11 +136,7 @@ class _Header:
             self.odd.append(Evidence("container.unknown_field", subject, fields))
         self.tensors[name] = tensor
         self.entries += 1
-        if self.entries > TENSOR_LIMIT:
-            raise LimitExceeded(
-                self.file.path, f"lists more than {TENSOR_LIMIT:,} tensors, which is the limit",
-                hint="the largest mixtures of experts have 90,000; treat it as hostile",
-            )  # fmt: skip
+        require_count(self.entries, self.file.path)
         if not name.isascii():
             self.room -= len(name)
             if self.room < 0:

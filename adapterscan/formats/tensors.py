@@ -35,6 +35,7 @@ _ML_DTYPES: Mapping[str, str] = {
     "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }
 
+TENSOR_LIMIT = 100_000  # in a file; a mixture of experts with its own pair for each has 90,000
 #: Characters. The longest honest name seen has 140; modules are looked up by every end of a name,
 #: so that one of 60,000 dots costs gigabytes.
 LONGEST_NAME = 4096
@@ -91,6 +92,15 @@ def numpy_dtype(name: str) -> np.dtype[Any] | None:
         dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, _ML_DTYPES[name]))
         return dtype
     return None
+
+
+def require_count(count: int, path: str) -> None:
+    """Raise LimitExceeded for more tensors than we follow."""
+    if count > TENSOR_LIMIT:
+        raise LimitExceeded(
+            path, f"lists more than {TENSOR_LIMIT:,} tensors, which is the limit",
+            hint="the largest mixtures of experts have 90,000; treat it as hostile",
+        )  # fmt: skip
 
 
 def require_name(name: str, path: str) -> None:

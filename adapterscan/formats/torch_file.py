@@ -10,7 +10,7 @@ from adapterscan.errors import LimitExceeded, Malformed, Unsupported
 from adapterscan.formats.pickle_file import LEGACY_PICKLES, PickleFile
 from adapterscan.formats.pickle_policy import classify
 from adapterscan.formats.pickle_vm import Call, Disassembly, Global, Pairs, PersistentId, Value
-from adapterscan.formats.tensors import BITS, TensorInfo, WeightFile, require_name
+from adapterscan.formats.tensors import BITS, TensorInfo, WeightFile, require_count, require_name
 from adapterscan.formats.torch_storage import Storage, legacy_storages, parse_id, zip_storages
 from adapterscan.model import Evidence, Subject
 
@@ -58,6 +58,7 @@ def read_torch(found: PickleFile) -> WeightFile:
         if not tensor:
             continue
         tensors[name] = _tensor(path, name, value, storages)
+        require_count(len(tensors), path)
     container = "torch-legacy" if legacy else "torch-zip"
     return WeightFile(path, container, tuple(tensors.values()), evidence=tuple(evidence))
 

@@ -20,7 +20,7 @@ _LOCATOR = struct.Struct("<4sLQL")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _HEAD = 1024  # bytes read at each local header: header, padding and enough data to recognise it
-_LONGEST_DIRECTORY = 32 << 20
+_LONGEST_DIRECTORY = 8 << 20  # that of 50,000 members of torch has 4 MB
 _MOST_MEMBERS = 50_000
 _LONGEST_GAP = 1 << 20
 _WIDE_GAP = 4096  # alignment is done inside the headers; honest writers leave no gaps
@@ -87,7 +87,6 @@ class Member:
     compressed: int
     header: int  # where the local header is
     start: int = -1  # -1: no local header there
-    head: bytes = b""  # the first bytes of the data, as stored
     listed: bool = True
 
     @property
@@ -133,6 +132,13 @@ def read_archive(source: Source) -> Archive | None:
         for member in hidden
     ]
     return Archive((*members, *hidden), tuple(defects))
+
+
+def read_head(source: Source, member: Member) -> bytes:
+    """Return the first bytes of the data of `member`, as stored: those read with its header."""
+    near = member.header + _HEAD
+    end = near if member.start < near else member.start + _HEAD
+    return source.read(member.start, min(end - member.start, member.compressed))
 
 
 def read_member(
@@ -266,8 +272,7 @@ def _local(source: Source, member: Member, defects: list[ArchiveDefect]) -> Memb
         defects.append(ArchiveDefect("header_mismatch", reason, member.name))
     if (found.flags ^ member.flags) & 0x2061:
         defects.append(ArchiveDefect("header_mismatch", "its flags differ", member.name))
-    head = found.head[: member.compressed]
-    return replace(member, start=found.start, head=head, flags=member.flags | found.flags)
+    return replace(member, start=found.start, flags=member.flags | found.flags)
 
 
 def _local_at(source: Source, at: int) -> Member | None:
@@ -282,8 +287,7 @@ def _local_at(source: Source, at: int) -> Member | None:
     extra = piece[name_end : name_end + extra_length]
     size, compressed, _ = _zip64(extra, (size, compressed, 0))
     data = name_end + extra_length
-    head = piece[data:] or source.read(at + data, 1024)
-    return Member(name, method, flags, crc, size, compressed, at, at + data, head, listed=False)
+    return Member(name, method, flags, crc, size, compressed, at, at + data, listed=False)
 
 
 def _check(source: Source, members: tuple[Member, ...]) -> Iterator[ArchiveDefect]:
@@ -328,7 +332,7 @@ def _gaps(source: Source, members: tuple[Member, ...], end: int) -> Iterator[Mem
 
 def _walk(source: Source, start: int, end: int) -> Iterator[Member]:
     """Yield the local headers found between `start` and `end`, with sizes guessed if unstated."""
-    window = source.read(start, min(end - start, 32 * _LONGEST_GAP))
+    window = source.read(start, min(end - start, 16 * _LONGEST_GAP))
     at, count = window.find(b"PK\x03\x04"), 0
     while at >= 0 and count < 1000:
         following = window.find(b"PK\x03\x04", at + 4)

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from huggingface_hub.file_download import HfFileMetadata
 
-MOST_BYTES = 128 << 20  # of one artifact by ranges: they are kept in memory
-MOST_BYTES_OF_A_FILE = 64 << 20
+MOST_BYTES = 32 << 20  # of one artifact by ranges: they are kept in memory
+MOST_BYTES_OF_A_FILE = 24 << 20
 MOST_REQUESTS = 20_000  # of one artifact; an archive takes one for each of its members
 AT_ONCE = 8
 _HEAD = 1024

@@ -211,7 +211,7 @@ def test_numbers_that_begin_like_a_long_text_are_not_read_to_their_end(tmp_path:
     path.write_bytes(zipped({"a/data.pkl": pickle(mapping({})), **numbers}))
     with Counting("file.bin", path) as file:
         assert pickle_facts(find_pickles(file), "trainer") == ()
-    assert file.nbytes < 100_000
+    assert file.nbytes < 200_000
 
 
 def test_what_was_found_before_bytes_went_missing_stays(tmp_path: Path) -> None:

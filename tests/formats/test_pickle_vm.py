@@ -3,6 +3,7 @@
 import pickle
 import pickletools
 import time
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -115,7 +116,9 @@ def test_a_decoy_that_stops_pickletools_does_not_stop_us(decoy: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "limits", [Limits(opcodes=100), Limits(memo=100), Limits(depth=100)], ids=repr
+    "limits",
+    [Limits(opcodes=100), Limits(memory=2000), Limits(memo=100), Limits(depth=100)],
+    ids=repr,
 )
 def test_limits_keep_what_was_seen(limits: Limits) -> None:
     flood = b"".join(b"(N" + b"r" + index.to_bytes(4, "little") for index in range(200))
@@ -123,6 +126,49 @@ def test_limits_keep_what_was_seen(limits: Limits) -> None:
     assert found.defect is not None
     assert found.defect.code == "limit"
     assert named(found) == [("os", "system", True)]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"(" + b"}" * 50_000 + b"t.",
+        b"(" + b"]]a" * 30_000 + b"t.",
+        b"\x80\x04(" + b"\x8f" * 50_000 + b"t.",
+        b"\x80\x04(" + b"}\x94" * 50_000 + b"t.",
+        b"}(" + b"NN" * 50_000 + b"u.",
+        b"(" + b"N)R" * 50_000 + b"t.",
+        b"(" + b"N)RNNs" * 20_000 + b"t.",
+        b"(" + b"N)RNb" * 20_000 + b"t.",
+        b"(" + b"Pab\n" * 50_000 + b"t.",
+        b"(" + b"J\xff\xff\0\0" * 50_000 + b"t.",
+        b"(" + b"X\x0b\0\0\0\xf0\x9f\x98\x80abcdefg" * 50_000 + b"t.",
+        b"(" + b"".join(b"cm%d\nn%d\n" % (at, at) for at in range(20_000)) + b"t.",
+    ],
+    ids=lambda data: repr(data[:20]),
+)
+def test_the_memory_of_values_is_not_underrated(data: bytes) -> None:
+    tracemalloc.start()
+    found = disassemble(data)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.complete
+    assert 0.5 * held < found.memory < 2.5 * held
+    assert held < 1.05 * found.memory
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from([b"\x94", *(bytes([0x71, key]) for key in range(5))]), max_size=12))
+def test_the_memo_is_the_one_of_the_interpreter(puts: list[bytes]) -> None:
+    """Values are numbered, put under the keys of the unpickler, and asked for again."""
+    stored = b"".join(b"K" + bytes([at]) + put + b"0" for at, put in enumerate(puts))
+    for key in range(5):
+        data = b"\x80\x04" + stored + b"h" + bytes([key]) + b"."
+        try:
+            expected = pickle.loads(data)  # noqa: S301  small numbers and a memo, made above
+        except pickle.UnpicklingError:
+            assert disassemble(data).defect is not None
+            continue
+        assert disassemble(data).value == expected
 
 
 def test_a_long_value_is_not_kept() -> None:
