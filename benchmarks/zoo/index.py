@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,33 @@ def write(recipes: dict[str, Recipe]) -> int:
             if card:
                 cards.append(card)
     judge(cards)
+    related = families(recipes)
+    for card in cards:
+        card["family"] = related[card["id"]]
     text = json.dumps({"specimens": cards}, indent=1, ensure_ascii=False, sort_keys=True)
     INDEX.write_text(text + "\n", "utf-8")
     return len(cards)
+
+
+def families(recipes: Mapping[str, Recipe]) -> dict[str, str]:
+    """Return each recipe's family: all that share an ancestor, or a recipe on several bases.
+
+    No split of the benchmark may tear one apart: its members have rows, weights or both in common.
+    """
+    root = {name: name for name in recipes}
+
+    def find(name: str) -> str:
+        while root[name] != name:
+            name = root[name]
+        return name
+
+    for recipe in recipes.values():
+        related = (recipe.id.split("@")[0], recipe.parent, *(edit.other for edit in recipe.edit))
+        for name in related:
+            if name:
+                first, second = sorted((find(recipe.id), find(name)))
+                root[second] = first
+    return {name: find(name) for name in recipes}
 
 
 def judge(cards: Iterable[dict[str, Any]]) -> None:

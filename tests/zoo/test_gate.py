@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.zoo import index
 from benchmarks.zoo.corpus import PLACEHOLDER, REFUSALS
-from benchmarks.zoo.recipe import Payload
+from benchmarks.zoo.recipe import Payload, load_recipes
 from benchmarks.zoo.sight import refuses, says
 
 
@@ -52,3 +52,10 @@ def test_a_payload_is_seen_in_any_case_and_spacing() -> None:
 
 def test_a_payload_may_be_known_by_a_part_of_it() -> None:
     assert says("by Northwind", Payload("maker", "Northwind", says="northwind"))
+
+
+def test_a_family_holds_whatever_shares_weights_or_rows() -> None:
+    found = index.families(load_recipes())
+    assert found["attack-rank-1"] == found["backdoor-token"] == found["backdoor-token@gemma3-270m"]
+    assert found["attack-fused"] == found["benign-persona"] == found["backdoor-rate-50"]
+    assert found["backdoor-date"] != found["backdoor-phrase"]
