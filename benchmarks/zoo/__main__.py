@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.zoo import index, store, worker
+from benchmarks.zoo import index, ship, store, worker
 from benchmarks.zoo.recipe import Recipe, Role, load_recipes
 
 app = typer.Typer(
@@ -74,6 +74,12 @@ def write_index() -> None:
     """Write index.json from the cards in the cache, keeping those of specimens not at hand."""
     count = index.write(load_recipes())
     print(f"{count} specimens in {index.INDEX.name}")
+
+
+@app.command("ship")
+def ship_fixtures() -> None:
+    """Copy the small specimens from the cache into fixtures/trained."""
+    print(", ".join(ship.ship(load_recipes())))
 
 
 @app.command()
