@@ -44,10 +44,14 @@ def page(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> str:
         "How to read it: AUROC .5 is a coin. Intervals are a bootstrap over recipes (a recipe and "
         "its twin are drawn together); rates have exact (Clopper–Pearson) 95 % intervals. *pairs* "
         "is how often a poisoned adapter outscores its own twin, which was trained on the same "
-        "rows with the same settings but for the poison. Thresholds for TPR come from one half of "
-        "the recipes and are applied to the other; `too few` means that the calibration half is "
-        "too small to promise such a rate, and no figure is made up instead. Learned detectors "
-        "are scored out of fold. *(chance)* marks an interval that holds .5.",
+        "rows with the same settings but for the poison; ties are misses. Thresholds for TPR come "
+        "from one half of the recipes and are applied to the other; `too few` means that the "
+        "calibration half is too small to promise such a rate, and no figure is made up instead. "
+        "Learned detectors "
+        "are scored out of fold. *(chance)* marks an interval that holds .5. A twin carries the "
+        "same edit as its positive, so a rule that states a fact about the files (an undeclared "
+        "overwrite, say) fires on both: a right accusation of the structure counts as a false one "
+        "here, where the question is behaviour.",
         "## The zoo",
         table(
             [
