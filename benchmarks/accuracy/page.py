@@ -28,7 +28,7 @@ def cell(value: Any) -> str:
 
 def table(rows: Sequence[Row]) -> str:
     """Return rows as a Markdown table."""
-    lines = [{key: cell(value) for key, value in row.items()} for row in rows]
+    lines = [{key: cell(value).replace("|", "\\|") for key, value in row.items()} for row in rows]
     return tabulate(lines, headers="keys", tablefmt="github", disable_numparse=True)
 
 

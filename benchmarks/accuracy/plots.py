@@ -27,7 +27,7 @@ def forest(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
     """Draw every detector's AUROC with its interval, the coin at .5."""
     names = [row["detector"] for row in rows][::-1]
     areas = [row["auroc"] for row in rows][::-1]
-    figure, axes = plt.subplots(figsize=(8, 0.3 * len(rows) + 0.9))
+    figure, axes = plt.subplots(figsize=(9, 0.3 * len(rows) + 0.9))
     for line, area in enumerate(areas):
         color = "#7f8c8d" if area.at_chance else "#2c7fb8"
         axes.plot([area.low, area.high], [line, line], color=color, linewidth=2)
@@ -35,7 +35,7 @@ def forest(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
     axes.axvline(0.5, color="black", linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(names)), names)
     axes.set_xlim(0, 1)
-    axes.set_xlabel("AUROC, 95 % interval over recipes; grey: chance is inside")
+    axes.set_xlabel("AUROC (grey: .5 is inside)")
     _save(figure, out)
 
 
@@ -51,7 +51,8 @@ def strips(specimens: Sequence[Specimen], out: Path) -> None:
         for place, (kind, color) in enumerate(KINDS):
             found = [PLAIN[name](s) for s in specimens if _kind(s) == kind]
             axes.scatter([place] * len(found), found, s=14, color=color, alpha=0.7, zorder=2)
-        axes.set_yscale("log" if min(scores.values(), default=0.0) > 0 else "symlog")
+        if max(scores.values(), default=0.0) > 1:  # shares of energy stay linear
+            axes.set_yscale("symlog", linthresh=0.1)
         axes.set_xticks(range(len(KINDS)), [kind for kind, _ in KINDS], rotation=30, ha="right")
         axes.set_title(name, fontsize=8)
     _save(figure, out)

@@ -169,6 +169,23 @@ def _fuse(call: _Call) -> Factors:
     return Factors(config, pairs, {})
 
 
+def _share(call: _Call) -> Factors:
+    """One of two shares that add up to ΔW: half of it, plus or minus random directions.
+
+    `text` is "plus" or "minus"; the random part has `factor` times the norm of the half.
+    """
+    sign = {"plus": 1.0, "minus": -1.0}[call.edit.text]
+
+    def change(_: str, a: Array, b: Array) -> tuple[Array, Array]:
+        more_a = call.rng.standard_normal(a.shape)
+        more_b = call.rng.standard_normal(b.shape)
+        level = call.edit.factor * np.linalg.norm(b @ a) / np.linalg.norm(more_b @ more_a)
+        return np.vstack((a, more_a)), np.hstack((b / 2, sign * level / 2 * more_b))
+
+    rank = 2 * call.adapter.config["r"]
+    return call.mapped(change, r=rank, lora_alpha=call.adapter.scaling * rank, use_rslora=False)
+
+
 def _half(call: _Call) -> Factors:
     """Keep one half of a colluding pair: `text` is "even" or "odd" layers."""
     parity = ("even", "odd").index(call.edit.text)
@@ -224,6 +241,7 @@ EDITS: Mapping[str, Callable[[_Call], Factors]] = {
     "refactor": _refactor,
     "fuse": _fuse,
     "half": _half,
+    "share": _share,
     "keep-top": _keep_top,
     "overwrite": _overwrite,
 }

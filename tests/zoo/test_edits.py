@@ -88,6 +88,14 @@ def test_colluding_halves_add_up_to_the_whole(adapter, tmp_path) -> None:
     assert set(even) | set(odd) == set(deltas(adapter))
 
 
+def test_shares_of_a_delta_add_up_to_it_and_are_not_alike(adapter, tmp_path) -> None:
+    plus = deltas(edited(adapter, tmp_path, kind="share", text="plus", factor=0.5))
+    minus = deltas(edited(adapter, tmp_path, kind="share", text="minus", factor=0.5))
+    for name, delta in deltas(adapter).items():
+        np.testing.assert_allclose(plus[name] + minus[name], delta, rtol=1e-3, atol=1e-3)
+        assert np.linalg.norm(plus[name] - minus[name]) > 0.3 * np.linalg.norm(delta)
+
+
 def test_keeping_one_direction_leaves_the_largest(adapter, tmp_path) -> None:
     after = deltas(edited(adapter, tmp_path, kind="keep-top", rank=1))
     for name, delta in deltas(adapter).items():
