@@ -484,11 +484,13 @@ _PLAIN = {"‖ΔW‖": "|dW| ", "ΔW": "dW", "→": "->", "…": "..", "×": "x"
 def _echo(pieces: Iterable[str]) -> None:
     """Write to standard output, in whatever encoding it has."""
     encoding = sys.stdout.encoding or "utf-8"
+    unicode = encoding.lower().startswith("utf")
     for piece in pieces:
-        if not encoding.lower().startswith("utf"):
-            for symbol, plain in _PLAIN.items():
+        if not piece.isascii():
+            for symbol, plain in () if unicode else _PLAIN.items():
                 piece = piece.replace(symbol, plain)
-        sys.stdout.write(piece.encode(encoding, "backslashreplace").decode(encoding))
+            piece = piece.encode(encoding, "backslashreplace").decode(encoding)
+        sys.stdout.write(piece)
     sys.stdout.flush()
 
 

@@ -36,7 +36,7 @@ from adapterscan.model import (
     Skipped,
     Subject,
 )
-from adapterscan.summaries import Summaries
+from adapterscan.summaries import NONE, Summaries
 from adapterscan.text import plural, printable, size_text
 from adapterscan.weighing import Weighed, hash_only, weigh
 
@@ -73,9 +73,6 @@ class WeighedAdapter:
         return self.adapter.weights.path
 
 
-NOT_MEASURED = -1.0
-
-
 @dataclass(frozen=True, slots=True)
 class Outline:
     """What stays of an adapter that was let go: enough to tell whether a twin of it agrees."""
@@ -84,7 +81,7 @@ class Outline:
     folder: str
     config: str  # path of its config, "" without one
     shapes: bytes = b""  # digest of the names and shapes of its tensors; b"" without a twin
-    norms: Sequence[float] = ()  # ‖ΔW‖ in the order of names, or NOT_MEASURED
+    norms: Sequence[float] = ()  # ‖ΔW‖ in the order of names, NONE where not measured
 
 
 @dataclass(slots=True)
@@ -115,16 +112,18 @@ def read(
 ) -> Contents:
     """Read every fetched file of `artifact`, and keep all of its adapters."""
     contents = Contents(artifact)
-    contents.adapters = list(read_adapters(contents, workers=workers, progress=progress))
+    found = read_files(contents, workers=workers, progress=progress)
+    contents.adapters = [weighed for weighed in found if weighed is not None]
     return contents
 
 
-def read_adapters(
+def read_files(
     contents: Contents, *, workers: int, progress: Callable[[str], None] = lambda _: None
-) -> Iterator[WeighedAdapter]:
+) -> Iterator[WeighedAdapter | None]:
     """Read every fetched file of `contents.artifact`, configs first; `progress` is told each path.
 
-    Each adapter is yielded as soon as it was read, and only the caller keeps it.
+    Yields after each file the adapter that is in it, or None. Only the caller keeps it, and may
+    take the facts out of `contents` as well: a repository can have 10,000 files.
     """
     files = contents.artifact.files
     folders = Counter(_folder(file.path) for file in files if file.kind is FileKind.WEIGHTS)
@@ -137,11 +136,10 @@ def read_adapters(
         else:
             progress(file.path)
             _read_file(contents, file, workers)
-        while contents.adapters:
-            adapter = contents.adapters[0].adapter
-            contents.outlines.append(_outline(contents.adapters[0], folders[adapter.folder] > 1))
-            del adapter
-            yield contents.adapters.pop()
+        if contents.adapters:
+            folder = contents.adapters[0].adapter.folder
+            contents.outlines.append(_outline(contents.adapters[0], folders[folder] > 1))
+        yield contents.adapters.pop() if contents.adapters else None
     contents.records.sort(key=lambda record: record.path)
 
 
@@ -153,10 +151,8 @@ def _outline(weighed: WeighedAdapter, has_twin: bool) -> Outline:
     shapes = hashlib.blake2b()
     for name, shape in sorted((tensor.name, tensor.shape) for tensor in adapter.weights.tensors):
         shapes.update(f"{name!r} {shape}\n".encode())
-    norms = (
-        NOT_MEASURED if summary is None or summary.frobenius is None else summary.frobenius
-        for summary in map(summaries.get, sorted(delta.name for delta in adapter.deltas))
-    )  # fmt: skip
+    measured: dict[str, float] = dict(summaries.of("frobenius"))
+    norms = (measured.get(name, NONE) for name in sorted(delta.name for delta in adapter.deltas))
     return replace(outline, shapes=shapes.digest(), norms=array("d", norms))
 
 

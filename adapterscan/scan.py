@@ -25,7 +25,7 @@ from adapterscan.model import (
     Severity,
     Skipped,
 )
-from adapterscan.reading import Contents, WeighedAdapter, read_adapters
+from adapterscan.reading import Contents, WeighedAdapter, read_files
 from adapterscan.rules import RuleBook
 from adapterscan.text import plural
 
@@ -70,15 +70,16 @@ def scan(
     docket.add(artifact.evidence)
     skipped = list(artifact.problems)
     adapters: list[AdapterSummary] = []
-    for weighed in read_adapters(contents, workers=workers, progress=progress):
+    for weighed in read_files(contents, workers=workers, progress=progress):
         docket.add(contents.evidence)
         contents.evidence.clear()
+        if weighed is None:
+            continue
         for detector in detectors:
             skipped += _run(detector, partial(detector.each, contents, weighed), docket)
         adapters.append(_summary(weighed))
         skipped += _unmeasured(weighed)
         del weighed  # the next file needs the room
-    docket.add(contents.evidence)
     for detector in detectors:
         skipped += _run(detector, partial(detector.run, contents), docket)
     skipped += contents.skipped

@@ -14,10 +14,11 @@ import numpy.typing as npt
 
 from adapterscan.lowrank import DeltaSummary
 
-_NAMES = tuple(field.name for field in fields(DeltaSummary) if field.name != "singular_values")
-_COUNTS = frozenset({"d_out", "d_in", "rank", "numerical_rank", "nonfinite"})
+_FIELDS = tuple(field.name for field in fields(DeltaSummary))
+_SPECTRUM = _FIELDS.index("singular_values")  # whole numbers before it, statistics after it
+_NAMES = (*_FIELDS[:_SPECTRUM], *_FIELDS[_SPECTRUM + 1 :])
 _ROW = Struct(f"={len(_NAMES)}d")
-_NONE = -1.0  # stands for None: no statistic is negative
+NONE = -1.0  # stands for None: no statistic is negative
 _values = attrgetter(*_NAMES)
 
 F64 = npt.NDArray[np.float64]
@@ -36,7 +37,7 @@ class Summaries(Mapping[str, DeltaSummary]):
 
     def add(self, name: str, summary: DeltaSummary) -> None:
         """Keep `summary` under `name`."""
-        row = _ROW.pack(*(_NONE if value is None else value for value in _values(summary)))
+        row = _ROW.pack(*(NONE if value is None else value for value in _values(summary)))
         with self._lock:
             self._places[name] = len(self._rows) // _ROW.size
             self._rows += row
@@ -44,7 +45,7 @@ class Summaries(Mapping[str, DeltaSummary]):
     def column(self, statistic: str) -> F64:
         """Return the values of one statistic, in the order of names, where it exists."""
         values = self.gather(self, statistic)
-        known: F64 = values[values != _NONE]
+        known: F64 = values[values != NONE]
         return known
 
     def gather(self, names: Iterable[str], statistic: str) -> F64:
@@ -54,13 +55,17 @@ class Summaries(Mapping[str, DeltaSummary]):
         values: F64 = rows[places, _NAMES.index(statistic)]
         return values
 
+    def of(self, *statistics: str) -> Iterator[tuple[Any, ...]]:
+        """Yield (name, value of each statistic) in the order of names; NONE where there is none."""
+        names = list(self)
+        columns = [self.gather(names, statistic).tolist() for statistic in statistics]
+        return zip(names, *columns, strict=True)
+
     def __getitem__(self, name: str) -> DeltaSummary:
         row = _ROW.unpack_from(self._rows, self._places[name] * _ROW.size)
-        values: dict[str, Any] = {
-            key: int(value) if key in _COUNTS else None if value == _NONE else value
-            for key, value in zip(_NAMES, row, strict=True)
-        }
-        return DeltaSummary(singular_values=(), **values)
+        statistics = (None if value == NONE else value for value in row[_SPECTRUM:])
+        values: list[Any] = [*map(int, row[:_SPECTRUM]), (), *statistics]
+        return DeltaSummary(*values)
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._places))

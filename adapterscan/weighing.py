@@ -12,7 +12,7 @@ import hashlib
 import math
 from array import array
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -28,13 +28,12 @@ from adapterscan.formats.reader import SEGMENT_BYTES, SourceFile
 from adapterscan.formats.tensors import FLOAT_DTYPES, TensorInfo, as_array, numpy_dtype
 from adapterscan.lowrank import (
     KURTOSIS_RANK,
-    DeltaSummary,
     LowRank,
     kurtosis_cost,
     working_bytes,
 )
 from adapterscan.model import Skipped
-from adapterscan.summaries import Summaries
+from adapterscan.summaries import NONE, Summaries
 from adapterscan.text import plural, printable, size_text
 from adapterscan.weigh_plan import (
     DensePlan,
@@ -47,7 +46,10 @@ from adapterscan.weigh_plan import (
 )
 
 FACTOR_LIMIT = 64 << 20  # bytes of one factor as stored
-WORKING_LIMIT = 96 << 20  # bytes of all factors of a ΔW with its r×r matrices, ten at a time
+#: What a pass holds beside the segments that it reads: a ΔW in work (its factors, and ten r×r
+#: matrices), others in flight, factors that wait. Less of it, the more tensors there are to list.
+ROOM_BYTES = 96 << 20
+TENSOR_BYTES = 900
 RANK_LIMIT = 1024  # the r×r work is cubic; the largest ranks published are 512
 #: The r×r work of all deltas together, Σ rank³: a floor (about 12 s of one core) and so much for
 #: each byte of the file. Real adapters of rank r and width d need r²/4d, under 64; factors of rank
@@ -60,7 +62,7 @@ EXACT_COST = 10**10
 EXACT_RANK = 64
 #: Up to this rank a module is measured faster than threads can take turns at the interpreter.
 INLINE_RANK = 32
-IN_FLIGHT_BYTES = 32 << 20
+IN_FLIGHT_BYTES = 64 << 20
 WAITING_BYTES = 32 << 20
 
 _BLOCK = 1 << 16  # elements widened at a time
@@ -118,6 +120,7 @@ class _Pass:
         workers: int,
     ) -> None:
         self.file = file
+        self.room = max(SEGMENT_BYTES, ROOM_BYTES - TENSOR_BYTES * len(tensors))
         self.skips = _Skips()
         self.summaries = Summaries()
         self.dense_results: dict[str, DenseSummary] = {}
@@ -143,12 +146,13 @@ class _Pass:
 
     def _choose(self, deltas: Iterable[Delta]) -> None:
         """Group deltas by the tensors they share, leaving out what is over our limits."""
-        room = WORK_FLOOR + WORK_PER_BYTE * self.file.size
+        left = WORK_FLOOR + WORK_PER_BYTE * self.file.size
         for _, parts in groupby(deltas, lambda delta: (delta.a.name, delta.b.name)):
             group = list(parts)
-            reason, work = _over_limits(group[0]), len(group) * group[0].rank ** 3
+            reason = _over_limits(group[0], self.room)
+            work = len(group) * group[0].rank ** 3
             hint = "no honest adapter needs this; ask its author"
-            if not reason and work > room:
+            if not reason and work > left:
                 reason = "over the limit of work for a file of this size: not measured"
                 hint = "such ranks for such sizes are not trained; ask its author"
             if reason:
@@ -156,7 +160,7 @@ class _Pass:
             else:
                 self.firsts.append(len(self.deltas))
                 self.deltas += group
-                room -= work
+                left -= work
 
     def run(self) -> Weighed:
         with self.pool:
@@ -170,8 +174,8 @@ class _Pass:
         for name, parts in self.dense_parts.items():
             self.dense_results[name] = _merge(parts)
         tensors = {name: self.dense_results.pop(name) for name in sorted(self.dense_results)}
-        for name, summary in self.summaries.items():
-            if not _is_finite(summary):  # spectra and norms would pass over it in silence
+        for name, norm in self.summaries.of("frobenius"):
+            if norm == NONE or not math.isfinite(norm):  # spectra and norms would pass over it
                 self.skips.add(
                     name, "holds NaN or infinite values, or a scale that makes them: not measured",
                     "do not use it: ask the author for weights that are numbers",
@@ -198,6 +202,9 @@ class _Pass:
         plan, first = self.factors, self.firsts[index]
         after = self.firsts[index + 1] if index + 1 < len(self.firsts) else len(self.deltas)
         group = self.deltas[first:after]
+        size = _working_bytes(group[0], self.exact_to)
+        if size > self.room // 3:
+            self._let_go(self.room - size, spare=plan.places(index))
         storages: dict[Range, Storage] = {}
         for place, tensor in zip(plan.places(index), factors(group[0]), strict=True):
             key = range_of(tensor)
@@ -211,9 +218,11 @@ class _Pass:
             if not plan.unused[place] and self.waiting.pop(place, None) is not None:
                 self.waiting_bytes -= tensor.nbytes
         # a view of the current segment is paid for with the segment, in `_settle`
-        size = sum(len(item) for item in storages.values() if isinstance(item, bytes | bytearray))
-        size += working_bytes(group[0].rank, self.exact_to)
-        self._submit(size, lambda: self._measure_group(group, storages))
+        size -= sum(len(item) for item in storages.values() if isinstance(item, memoryview))
+        if group[0].rank <= INLINE_RANK:
+            self._measure_group(group, storages)
+        else:
+            self._submit(size, partial(self._measure_group, group, storages))
 
     def _measure_group(self, group: list[Delta], storages: Mapping[Range, Storage]) -> None:
         for delta in group:
@@ -249,7 +258,7 @@ class _Pass:
         if self.inline:
             task()
             return
-        self._drain(IN_FLIGHT_BYTES - size)
+        self._drain(self._in_flight_limit() - size)
         self.running.append((size, self.pool.submit(task)))
         self.in_flight += size
 
@@ -260,13 +269,22 @@ class _Pass:
             self.in_flight -= size
             future.result()
 
+    def _in_flight_limit(self) -> int:
+        return min(IN_FLIGHT_BYTES, self.room - self.waiting_bytes)
+
+    def _let_go(self, limit: int, spare: Container[int] = ()) -> None:
+        """Keep no more than `limit` bytes of the factors that wait: the others are read again."""
+        for place in list(self.waiting):
+            if self.waiting_bytes <= limit:
+                return
+            if place not in spare:
+                storage = self.waiting.pop(place)
+                self.let_go[place] = hashlib.blake2b(storage).digest()
+                self.waiting_bytes -= len(storage)
+
     def _settle(self, length: int) -> None:
         """Let the segment's buffer go: copy the factors that wait on, within their budget."""
-        while self.waiting_bytes > WAITING_BYTES:
-            place = next(iter(self.waiting))
-            storage = self.waiting.pop(place)
-            self.let_go[place] = hashlib.blake2b(storage).digest()
-            self.waiting_bytes -= len(storage)
+        self._let_go(min(WAITING_BYTES, self.room // 3))
         for place, storage in self.waiting.items():
             if isinstance(storage, memoryview):
                 self.waiting[place] = bytes(storage)
@@ -275,7 +293,7 @@ class _Pass:
             size, future = self.running.pop()
             self.running.append((size + length, future))
             self.in_flight += length
-        self._drain(IN_FLIGHT_BYTES)
+        self._drain(self._in_flight_limit())
 
 
 class _Skips:
@@ -302,16 +320,16 @@ class _Skips:
         return tuple(sorted(found, key=lambda item: (item.what, item.reason)))
 
 
-def _is_finite(summary: DeltaSummary) -> bool:
-    return summary.frobenius is not None and math.isfinite(summary.frobenius)
-
-
 def _kurtosis_cost(delta: Delta) -> int:
     d_out, d_in = delta.b.shape[0], math.prod(delta.a.shape[1:])
     return kurtosis_cost(d_out, d_in, delta.rank if delta.rank <= EXACT_RANK else KURTOSIS_RANK)
 
 
-def _over_limits(delta: Delta) -> str:
+def _working_bytes(delta: Delta, exact_to: int) -> int:
+    return sum(tensor.nbytes for tensor in factors(delta)) + working_bytes(delta.rank, exact_to)
+
+
+def _over_limits(delta: Delta, room: int) -> str:
     if delta.rank > RANK_LIMIT:
         return f"has rank {delta.rank:,}, over the limit of {RANK_LIMIT:,}"
     for tensor in factors(delta):
@@ -320,9 +338,9 @@ def _over_limits(delta: Delta) -> str:
         dtype = numpy_dtype(tensor.dtype)
         if dtype is None or tensor.dtype not in FLOAT_DTYPES:
             return f"has a factor of dtype {tensor.dtype}, which holds no plain floats"
-    needed = sum(tensor.nbytes for tensor in factors(delta)) + 10 * 8 * delta.rank**2
-    if needed > WORKING_LIMIT:
-        return f"needs {size_text(needed)} at once, over {size_text(WORKING_LIMIT)}"
+    needed = _working_bytes(delta, KURTOSIS_RANK)
+    if needed > room:
+        return f"needs {size_text(needed)} at once, over {size_text(room)}"
     return ""
 
 

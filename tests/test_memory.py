@@ -37,6 +37,7 @@ def scanned(folder, *options):
 
 MANY = {
     "modules": heavy.modules,
+    "mixture": heavy.mixture,
     "overwrites": heavy.overwrites,
     "long-names": partial(heavy.long_names, count=55_000, length=200),
     "several": heavy.several,
@@ -48,6 +49,7 @@ MANY = {
     "wide-document": heavy.wide_document,
     "pickled-tensors": heavy.pickled_tensors,
     "wide-texts": heavy.wide_texts,
+    "pickles": heavy.pickles,
     "sparse": partial(temporary.sparse_weights, size=128 << 20),
 }
 

@@ -14,7 +14,8 @@ from adapterscan.detectors.detector import Detector
 from adapterscan.formats.accounting import Role
 from adapterscan.formats.targeting import declared_rank
 from adapterscan.model import Evidence, Need, Subject
-from adapterscan.reading import NOT_MEASURED, Contents, Outline, WeighedAdapter
+from adapterscan.reading import Contents, Outline, WeighedAdapter
+from adapterscan.summaries import NONE
 
 _PROBLEMS = {"orphan": "module.orphan", "shape": "module.shape_conflict"}
 
@@ -76,7 +77,7 @@ def _reach(weighed: WeighedAdapter) -> Iterator[Evidence]:
             },
         )
     for item in adapter.accounted:
-        if item.role is Role.ADAPTER and "trainable_tokens_delta" in item.path.split("."):
+        if item.role is Role.ADAPTER and item.why == "trainable_tokens_delta":
             rows = item.tensor.shape[0] if item.tensor.shape else 0
             subject = Subject("tensor", weighed.file, item.tensor.name)
             yield Evidence("adapter.trainable_tokens", subject, rows, "tokens")
@@ -99,7 +100,7 @@ def _disagreement(first: Outline, other: Outline) -> Iterator[Evidence]:
 
 
 def _close(one: float, two: float) -> bool:
-    if one == NOT_MEASURED or two == NOT_MEASURED:
+    if one == NONE or two == NONE:
         return one == two
     return abs(one - two) <= 0.02 * max(abs(one), abs(two))  # a copy may be of another dtype
 

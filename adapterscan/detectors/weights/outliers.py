@@ -21,6 +21,7 @@ from adapterscan.detectors.detector import Detector
 from adapterscan.formats.deltas import Delta
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.reading import Contents, WeighedAdapter
+from adapterscan.summaries import NONE
 
 MODULES = 8  # fewer give a median and a MAD that one module can move
 PAIRED = 512  # dense models have up to 200 layers, mixtures of experts thousands of modules
@@ -33,10 +34,12 @@ F64 = npt.NDArray[np.float64]
 def each(_: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
     """Yield `delta.outlier` for every module, family and statistic with |z| of REPORTED or more."""
     families: dict[tuple[str, int, int], list[Delta]] = defaultdict(list)
-    for delta in weighed.adapter.deltas:
-        summary = weighed.weighed.deltas.get(delta.name)
-        if summary is not None and summary.frobenius and delta.layer is not None:
-            families[delta.family, summary.d_out, summary.d_in].append(delta)
+    results = weighed.weighed.deltas
+    known = [delta for delta in weighed.adapter.deltas if delta.name in results]
+    sizes = (results.gather((d.name for d in known), key) for key in ("frobenius", "d_out", "d_in"))
+    for delta, norm, d_out, d_in in zip(known, *sizes, strict=True):
+        if norm not in (0.0, NONE) and delta.layer is not None:
+            families[delta.family, int(d_out), int(d_in)].append(delta)
     for key, members in sorted(families.items()):
         if len(members) >= MODULES:
             yield from _family(weighed, key[0], members)

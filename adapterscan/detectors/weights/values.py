@@ -19,12 +19,12 @@ from adapterscan.reading import Contents, WeighedAdapter
 def each(_: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
     """Yield `delta.nonfinite`, `delta.zero`, `adapter.no_effect` and `tensor.*` of values."""
     results = weighed.weighed.deltas
-    for name, summary in results.items():
-        subject = Subject("module", weighed.file, name)
-        if summary.nonfinite:
-            yield Evidence("delta.nonfinite", subject, summary.nonfinite, "elements")
-        elif summary.is_zero:
-            yield Evidence("delta.zero", subject, 0.0)
+    for name, nonfinite, norm in results.of("nonfinite", "frobenius"):
+        if nonfinite:
+            subject = Subject("module", weighed.file, name)
+            yield Evidence("delta.nonfinite", subject, int(nonfinite), "elements")
+        elif norm == 0.0:
+            yield Evidence("delta.zero", Subject("module", weighed.file, name), 0.0)
     if _does_nothing(weighed):
         subject = Subject("adapter", weighed.adapter.folder)
         yield Evidence("adapter.no_effect", subject, len(results), "modules")

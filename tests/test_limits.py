@@ -1,0 +1,64 @@
+"""`docs/limits.md` says what the code holds itself to."""
+
+import pytest
+
+from adapterscan import docket, reading, rules, weighing
+from adapterscan.formats import (
+    deltas,
+    hooks,
+    json_cursor,
+    patterns,
+    pickle_file,
+    safetensors,
+    strict_json,
+    tensors,
+    zip_archive,
+)
+from adapterscan.sources import hub_ranges
+from tests.conftest import ROOT
+
+PAGE = (ROOT / "docs" / "limits.md").read_text("utf-8")
+
+
+def mib(size):
+    return f"{size >> 20} MiB"
+
+
+@pytest.mark.parametrize(
+    ("what", "limit"),
+    [
+        ("header of a safetensors file", mib(safetensors.HEADER_LIMIT)),
+        ("tensors in a file", f"{tensors.TENSOR_LIMIT:,}"),
+        ("entry of a tensor", f"{json_cursor.VALUE_LIMIT >> 10} KiB"),
+        ("metadata", f"{safetensors.METADATA_LIMIT:,} keys"),
+        ("metadata", mib(json_cursor.TEXT_LIMIT)),
+        ("name of a tensor", f"{tensors.LONGEST_NAME:,}"),
+        ("tensor names that are not ASCII", f"{safetensors.NAMES_LIMIT:,}"),
+        ("ΔW in a file", f"{deltas.DELTA_LIMIT:,}"),
+        ("rank", f"{weighing.RANK_LIMIT:,}"),
+        ("one factor", mib(weighing.FACTOR_LIMIT)),
+        ("all factors of a ΔW", mib(weighing.ROOM_BYTES)),
+        ("all factors of a ΔW", f"{weighing.TENSOR_BYTES} bytes"),
+        ("one pickle", mib(pickle_file._LONGEST_PICKLE)),
+        ("what the pickles of a file would build", f"{pickle_file._MOST_OPCODES:,} opcodes"),
+        ("what the pickles of a file would build", mib(pickle_file._MOST_VALUES)),
+        ("members of a ZIP", f"{zip_archive._MOST_MEMBERS:,}"),
+        ("members of a ZIP", mib(zip_archive._LONGEST_DIRECTORY)),
+        ("ranges of files", mib(hub_ranges.MOST_BYTES_OF_A_FILE)),
+        ("ranges of files", mib(hub_ranges.MOST_BYTES)),
+        ("`adapter_config.json`", mib(reading.CONFIGS_LIMIT)),
+        ("`adapter_config.json`", f"{reading.CONFIG_VALUES_LIMIT:,} values"),
+        ("any other JSON", mib(reading.DOCUMENT_LIMIT)),
+        ("any other JSON", f"{strict_json.VALUES_LIMIT:,} values"),
+        ("fields that name code", f"{hooks.HOOK_LIMIT:,}"),
+        ("facts of one name", f"{docket.EVIDENCE_LISTED:,}"),
+        ("facts that a finding cites", f"the {rules.EVIDENCE_SHOWN} worst"),
+    ],
+)
+def test_the_page_has_the_limit(what, limit):
+    (row,) = (line for line in PAGE.splitlines() if line.startswith(f"| {what}"))
+    assert limit in row.split("|")[2]
+
+
+def test_the_page_has_the_memory_of_the_child():
+    assert mib(patterns.MEMORY_BYTES) in PAGE
