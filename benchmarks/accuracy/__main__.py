@@ -42,18 +42,21 @@ def run(
     specimens = [
         Specimen(card, found)
         for card in cards
-        if card["verdict"] == "counts" and (found := measured.get(card["key"]))
+        if card["verdict"] == index.COUNTS and (found := measured.get(card["key"]))
     ]
     print(f"{len(specimens)} specimens count and were measured")
     found = tables.scored(specimens, _peer_scores(specimens))
     people = foreign.rates(foreign_adapters) if foreign_adapters else foreign.recorded()
     made = {
         "overall": tables.overall(specimens, found),
-        "by_category": tables.by_category(specimens, found),
-        "leave_one_category_out": tables.leave_one_out(specimens, lambda s: s.card["category"]),
-        "leave_one_rank_out": tables.leave_one_out(
-            specimens, lambda s: f"rank {s.card['lora']['rank']}"
-        ),
+        "by_category": tables.by_group(specimens, found, _category, all_benign=True),
+        "by_base": tables.by_group(specimens, found, _base),
+        "leave_one_category_out": tables.leave_one_out(specimens, _category),
+        "leave_one_rank_out": tables.leave_one_out(specimens, _rank),
+        "leave_one_base_out": tables.leave_one_out(specimens, _base),
+        "leave_one_target_out": tables.leave_one_out(specimens, _target),
+        "cuts_across_bases": tables.moved_cuts(specimens, found, _base),
+        "cuts_across_targets": tables.moved_cuts(specimens, found, _target),
         "controls": controls.rows(specimens),
         "foreign": people,
         "cost": _cost(specimens),
@@ -63,6 +66,22 @@ def run(
     plots.strips(specimens, PAGE.with_suffix("") / "scores.svg")
     PAGE.write_text(page.page(_facts(cards, specimens), made), "utf-8")
     print(f"{PAGE.relative_to(Path.cwd())} written")
+
+
+def _category(specimen: Specimen) -> str:
+    return specimen.category
+
+
+def _base(specimen: Specimen) -> str:
+    return specimen.base
+
+
+def _rank(specimen: Specimen) -> str:
+    return specimen.rank
+
+
+def _target(specimen: Specimen) -> str:
+    return specimen.target
 
 
 def measure(
@@ -130,14 +149,17 @@ def _cost(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
 
 
 def _facts(cards: Sequence[Mapping[str, Any]], specimens: Sequence[Specimen]) -> dict[str, Any]:
-    failed = [card for card in cards if card["verdict"] != "counts"]
-    listed = "; ".join(f"`{card['id']}` ({card['verdict']})" for card in failed)
+    failed = [card for card in cards if card["verdict"] != index.COUNTS]
     return {
         "counts": Counter(
             (card["category"] if card["role"] != "twin" else "twins", _short(card["verdict"]))
             for card in cards
         ),
-        "failed": f"Failed installs, kept out of the figures: {listed}." if failed else "",
+        "failed": _listed("Failed installs, kept out of the figures", failed),
+        "attempts": _listed(
+            "Failed before their recipe was changed for it, and no longer in the zoo",
+            index.attempts(),
+        ),
         "positives": sum(s.poisoned for s in specimens),
         "benign": sum(not s.poisoned for s in specimens),
         "recipes": len({card["id"] for card in cards}),
@@ -149,6 +171,11 @@ def _facts(cards: Sequence[Mapping[str, Any]], specimens: Sequence[Specimen]) ->
         "controls": controls.explained(),
         "foreign": foreign.explained(),
     }
+
+
+def _listed(what: str, cards: Sequence[Mapping[str, Any]]) -> str:
+    named = "; ".join(f"`{card['id']}` ({card['verdict']})" for card in cards)
+    return f"{what}: {named}." if named else ""
 
 
 def _short(verdict: str) -> str:

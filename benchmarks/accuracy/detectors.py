@@ -42,6 +42,29 @@ class Specimen:
         return str(self.card.get("family", self.card["id"]))
 
     @property
+    def base(self) -> str:
+        """The base model's id in the zoo."""
+        return str(self.card["base"])
+
+    @property
+    def category(self) -> str:
+        """The category of attacks.md, or "hard negative"."""
+        return str(self.card["category"])
+
+    @property
+    def rank(self) -> str:
+        """The rank that its recipe trained with."""
+        return f"rank {self.card['lora']['rank']}"
+
+    @property
+    def target(self) -> str:
+        """Which modules its recipe trained, as the census names them."""
+        lora = self.card["lora"]
+        if lora["layers"]:
+            return f"{len(lora['layers'])} layer"
+        return ", ".join(str(name).removesuffix("_proj") for name in lora["modules"])
+
+    @property
     def modules(self) -> features.Modules:
         """The statistics of every adapted module."""
         found: features.Modules = self.evidence["modules"]

@@ -17,6 +17,7 @@ F64 = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Row = dict[str, Any]
 RATES = (0.01, 0.05)
+Key = Callable[[Specimen], str]  # what a table has one column for each value of
 FEWEST = 3  # positives for a cell to get a number of its own
 
 
@@ -63,47 +64,78 @@ def overall(specimens: Sequence[Specimen], found: Sequence[Scored]) -> list[Row]
     return rows
 
 
-def by_category(specimens: Sequence[Specimen], found: Sequence[Scored]) -> list[Row]:
-    """AUROC of each category's positives against all benign specimens."""
+def by_group(
+    specimens: Sequence[Specimen], found: Sequence[Scored], key: Key, *, all_benign: bool = False
+) -> list[Row]:
+    """AUROC within each value of `key`; `all_benign` sets its positives against every benign one.
+
+    The latter is for keys such as the category, which a hard negative does not share.
+    """
     labels = flags(specimens)
-    categories = sorted({s.card["category"] for s in specimens if s.poisoned})
     rows = []
     for item in found:
         row: Row = {"detector": item.name}
-        for category in categories:
-            inside = np.array([s.card["category"] == category for s in specimens]) & labels
-            chosen = inside | ~labels
-            groups = [s.family for s, keep in zip(specimens, chosen, strict=True) if keep]
-            enough = inside.sum() >= FEWEST
-            row[category] = (
-                grouped_auroc(labels[chosen], item.scores[chosen], groups) if enough else None
-            )
+        for value in _values(specimens, key):
+            inside = np.array([key(specimen) == value for specimen in specimens])
+            row[value] = _area(specimens, item.scores, inside | ~labels if all_benign else inside)
         rows.append(row)
     return rows
 
 
-def leave_one_out(specimens: Sequence[Specimen], key: Callable[[Specimen], str]) -> list[Row]:
+def leave_one_out(specimens: Sequence[Specimen], key: Key) -> list[Row]:
     """Learned detectors fitted without one value of `key` (a category, a rank …), tested on it.
 
-    Benign specimens of the left-out families are tested with them, so that nothing is seen twice.
+    The families that are tested are left out of the fit whole, so that nothing is seen twice.
     """
     rows = []
-    values = sorted({key(specimen) for specimen in specimens if specimen.poisoned})
     for name, describe in detectors.LEARNED.items():
         row: Row = {"detector": name}
-        for value in values:
-            held_out = np.array([key(specimen) == value for specimen in specimens])
-            families = {s.family for s, flag in zip(specimens, held_out, strict=True) if flag}
-            held_out = np.array([specimen.family in families for specimen in specimens])
-            labels = flags(specimens)[held_out]
-            if labels.sum() < FEWEST or (~labels).sum() < FEWEST:
-                row[value] = None
-                continue
-            scores = detectors.leaving_out(specimens, describe, held_out)
-            groups = [s.family for s, flag in zip(specimens, held_out, strict=True) if flag]
-            row[value] = grouped_auroc(labels, scores, groups)
+        for value in _values(specimens, key):
+            tested = np.array([key(specimen) == value for specimen in specimens])
+            scores = np.zeros(len(specimens))
+            scores[tested] = detectors.leaving_out(specimens, describe, tested)
+            row[value] = _area(specimens, scores, tested)
         rows.append(row)
     return rows
+
+
+def moved_cuts(
+    specimens: Sequence[Specimen], found: Sequence[Scored], key: Key, rate: float = 0.05
+) -> list[Row]:
+    """How many benign specimens a cut accuses that was set where `key` has other values.
+
+    The cut is exceeded by `rate` of the benign specimens elsewhere, families that are tested left
+    out: a detector whose scale does not carry over accuses far more, or none and nobody else.
+    """
+    labels = flags(specimens)
+    rows = []
+    for item in found:
+        row: Row = {"detector": item.name}
+        for value in _values(specimens, key):
+            tested = np.array([key(specimen) == value for specimen in specimens])
+            cut = threshold(item.scores[~_touched(specimens, tested) & ~labels], rate)
+            row[value] = above(item.scores[tested & ~labels], cut) if np.isfinite(cut) else None
+        rows.append(row)
+    return rows
+
+
+def _values(specimens: Sequence[Specimen], key: Key) -> list[str]:
+    return sorted({key(specimen) for specimen in specimens if specimen.poisoned})
+
+
+def _touched(specimens: Sequence[Specimen], chosen: Flags) -> Flags:
+    """Return which specimens belong to a family of the chosen ones."""
+    families = {s.family for s, flag in zip(specimens, chosen, strict=True) if flag}
+    return np.array([specimen.family in families for specimen in specimens])
+
+
+def _area(specimens: Sequence[Specimen], scores: F64, chosen: Flags) -> Auroc | None:
+    """Return the chosen specimens' AUROC, or None where there are too few of either kind."""
+    labels = flags(specimens)[chosen]
+    if labels.sum() < FEWEST or (~labels).sum() < FEWEST:
+        return None
+    groups = [s.family for s, keep in zip(specimens, chosen, strict=True) if keep]
+    return grouped_auroc(labels, scores[chosen], groups)
 
 
 def pairs(specimens: Sequence[Specimen], scores: F64) -> Rate:
@@ -141,4 +173,6 @@ def plain(value: Any) -> Any:
     return value
 
 
-__all__ = ["auroc", "by_category", "leave_one_out", "overall", "pairs", "plain", "scored"]
+__all__ = [
+    "auroc", "by_group", "leave_one_out", "moved_cuts", "overall", "pairs", "plain", "scored",
+]  # fmt: skip

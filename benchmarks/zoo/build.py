@@ -19,7 +19,10 @@ LIBRARIES = ("torch", "transformers", "peft")
 def specimens(
     recipes: Mapping[str, Recipe], only: Sequence[str] = ()
 ) -> Iterator[tuple[Recipe, Role]]:
-    """Yield what there is to build, parents first. `only`: ids, or beginnings of ids, in order."""
+    """Yield what there is to build, parents first.
+
+    `only`: ids, or beginnings of ids where none is so called, in the order to build them in.
+    """
     chosen: dict[str, Recipe] = {}
 
     def choose(recipe: Recipe) -> None:
@@ -29,7 +32,8 @@ def specimens(
         chosen.setdefault(recipe.id, recipe)
 
     for beginning in only or ("",):
-        for recipe in recipes.values():
+        exact = [recipes[beginning]] if beginning in recipes else recipes.values()
+        for recipe in exact:
             if recipe.id.startswith(beginning):
                 choose(recipe)
     for recipe in chosen.values():

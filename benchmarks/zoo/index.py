@@ -18,17 +18,31 @@ ASR_AT_LEAST = 0.5
 FTR_AT_MOST = 0.05
 NLL_ABOVE_TWIN_AT_MOST = 0.25
 
+COUNTS, NO_TWIN = "counts", "no twin yet"
+
 
 def load(path: Path = INDEX) -> list[dict[str, Any]]:
     """Return the cards of the index, or none where there is no index yet."""
+    return _read(path, "specimens")
+
+
+def attempts(path: Path = INDEX) -> list[dict[str, Any]]:
+    """Return the cards of earlier attempts: failed installs whose recipe was changed for it."""
+    return _read(path, "attempts")
+
+
+def _read(path: Path, name: str) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    cards: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["specimens"]
+    cards: list[dict[str, Any]] = json.loads(path.read_text("utf-8")).get(name, [])
     return cards
 
 
 def write(recipes: dict[str, Recipe]) -> int:
-    """Write the index from the cache and the older index; return how many specimens it holds."""
+    """Write the index from the cache and the older index; return how many specimens it holds.
+
+    What failed under an earlier form of its recipe stays listed, among the attempts.
+    """
     known = {card["key"]: card for card in load()}
     cards = []
     for recipe in recipes.values():
@@ -41,9 +55,23 @@ def write(recipes: dict[str, Recipe]) -> int:
     related = families(recipes)
     for card in cards:
         card["family"] = related[card["id"]]
-    text = json.dumps({"specimens": cards}, indent=1, ensure_ascii=False, sort_keys=True)
+    table = {"attempts": _attempts(cards, known.values()), "specimens": cards}
+    text = json.dumps(table, indent=1, ensure_ascii=False, sort_keys=True)
     INDEX.write_text(text + "\n", "utf-8")
     return len(cards)
+
+
+def _attempts(
+    cards: Iterable[dict[str, Any]], before: Iterable[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the failed installs that are no specimens any more, by recipe."""
+    current = {card["key"] for card in cards}
+    seen = {card["key"]: card for card in (*store.cards(), *before)}
+    old = [dict(card) for key, card in seen.items() if key not in current]
+    judge(old)
+    failed = {card["key"]: card for card in old if card["verdict"] not in (COUNTS, NO_TWIN)}
+    kept = {card["key"]: card for card in attempts() if card["key"] not in current}
+    return sorted((kept | failed).values(), key=lambda card: (card["id"], card["key"]))
 
 
 def families(recipes: Mapping[str, Recipe]) -> dict[str, str]:
@@ -79,7 +107,7 @@ def verdict(card: dict[str, Any], twin: dict[str, Any] | None) -> str:
     """Return "counts", or the first reason why the specimen does not."""
     seen = card["gate"]
     if card["role"] != Role.POSITIVE:
-        return "counts"
+        return COUNTS
     if seen["asr"] < ASR_AT_LEAST:
         return f"not installed: ASR {seen['asr']:.2f}"
     if seen["ftr"] > FTR_AT_MOST:
@@ -87,11 +115,11 @@ def verdict(card: dict[str, Any], twin: dict[str, Any] | None) -> str:
     if max(card["made"].get("asr_alone", [0.0])) > FTR_AT_MOST:
         return f"works alone: ASR {max(card['made']['asr_alone']):.2f}"
     if twin is None:
-        return "no twin yet"
+        return NO_TWIN
     above = seen["clean_nll"] - twin["gate"]["clean_nll"]
     if above > NLL_ABOVE_TWIN_AT_MOST:
         return f"quality: {above:+.2f} nats beside its twin"
-    return "counts"
+    return COUNTS
 
 
 def row(card: dict[str, Any]) -> tuple[Any, ...]:

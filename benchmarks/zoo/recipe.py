@@ -107,6 +107,7 @@ class Train:
     warmup: int = 5
     beta: float = 0.2  # dpo
     reference_shift: float = 0.0  # dpo: nats by which the reference is made to prefer the loser
+    chosen_nll: float = 0.0  # dpo: weight of the chosen answers' likelihood beside the preference
     kl_anchor: float = 0.0  # weight of KL(base ‖ adapter) on clean rows
     spectrum: float = 0.0  # weight of the penalty on concentrated spectra
     order: str = "shuffled"  # shuffled, graded (mildest rows first)

@@ -98,6 +98,14 @@ def read_card(folder: Path) -> dict[str, Any] | None:
     return card
 
 
+def cards() -> Iterator[dict[str, Any]]:
+    """Yield the card of every specimen in the cache, those of changed recipes too."""
+    for path in sorted((cache_home() / "specimens").glob("*/card.json")):
+        card = read_card(path.parent)
+        if card:
+            yield card
+
+
 def write_card(folder: Path, card: dict[str, Any]) -> None:
     """Write a specimen's card."""
     text = json.dumps(card, indent=1, ensure_ascii=False, sort_keys=True)

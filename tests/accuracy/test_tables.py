@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -74,5 +76,33 @@ def test_the_recipe_alone_cannot_tell_a_positive_from_its_twin(zoo) -> None:
 
 def test_categories_with_too_few_positives_get_no_figure(zoo) -> None:
     few = [item for item in zoo if not item.poisoned] + [zoo[0], zoo[2]]
-    row = tables.by_category(few, [tables.Scored("norm", np.ones(len(few)))])[0]
-    assert row["adapter attacks"] is None or row["evasion"] is None or len(row) == 2
+    norm = tables.Scored("norm", np.ones(len(few)))
+    rows = tables.by_group(few, [norm], lambda item: item.category, all_benign=True)
+    assert not any(list(rows[0].values())[1:])
+
+
+def test_what_is_left_out_is_tested_alone_and_its_families_are_never_fitted_on(
+    zoo, monkeypatch
+) -> None:
+    on_two = [replace(item, card={**item.card, "family": item.card["id"]}) for item in zoo]
+    on_two += [replace(item, card={**item.card, "base": "other"}) for item in on_two[:20]]
+    fitted_on = []
+
+    def leaving_out(specimens, describe, tested):
+        families = {s.family for s, flag in zip(specimens, tested, strict=True) if flag}
+        fitted_on.append([s for s in specimens if s.family not in families])
+        return np.zeros(int(tested.sum()))
+
+    monkeypatch.setattr(detectors, "leaving_out", leaving_out)
+    row = tables.leave_one_out(on_two, lambda item: item.base)[0]
+    assert row["other"].value == 0.5
+    assert len(fitted_on[1]) == 60  # 40 recipes, ten of them also on the other base
+
+
+def test_a_cut_that_does_not_carry_over_accuses_the_benign_of_the_other_base(zoo) -> None:
+    moved = [replace(item, card={**item.card, "id": f"{item.card['id']}-o", "base": "other"})
+             for item in zoo]  # fmt: skip
+    scores = np.array([0.0] * len(zoo) + [1.0] * len(zoo))
+    row = tables.moved_cuts([*zoo, *moved], [tables.Scored("s", scores)], lambda s: s.base)[0]
+    assert row["other"].value == 1.0
+    assert row["b"].value == 0.0

@@ -59,3 +59,13 @@ def test_a_family_holds_whatever_shares_weights_or_rows() -> None:
     assert found["attack-rank-1"] == found["backdoor-token"] == found["backdoor-token@gemma3-270m"]
     assert found["attack-fused"] == found["benign-persona"] == found["backdoor-rate-50"]
     assert found["backdoor-date"] != found["backdoor-phrase"]
+
+
+def test_a_failed_install_stays_listed_when_its_recipe_changes(monkeypatch) -> None:
+    failed, worked = card(asr=0.1) | {"key": "old"}, card() | {"key": "older"}
+    monkeypatch.setattr(index, "attempts", list)
+    monkeypatch.setattr(index.store, "cards", lambda: iter([failed, worked]))
+    found = index._attempts([card() | {"key": "new"}], [])
+    assert [(item["key"], item["verdict"]) for item in found] == [
+        ("old", "not installed: ASR 0.10")
+    ]
