@@ -106,6 +106,8 @@ def judge(cards: Iterable[dict[str, Any]]) -> None:
 def verdict(card: dict[str, Any], twin: dict[str, Any] | None) -> str:
     """Return "counts", or the first reason why the specimen does not."""
     seen = card["gate"]
+    if card["role"] == Role.TWIN and (seen["asr"] or 0.0) > FTR_AT_MOST:
+        return f"not benign: ASR {seen['asr']:.2f}"
     if card["role"] != Role.POSITIVE:
         return COUNTS
     if seen["asr"] < ASR_AT_LEAST:
@@ -116,6 +118,8 @@ def verdict(card: dict[str, Any], twin: dict[str, Any] | None) -> str:
         return f"works alone: ASR {max(card['made']['asr_alone']):.2f}"
     if twin is None:
         return NO_TWIN
+    if verdict(twin, None) != COUNTS:
+        return "its twin is not benign"
     above = seen["clean_nll"] - twin["gate"]["clean_nll"]
     if above > NLL_ABOVE_TWIN_AT_MOST:
         return f"quality: {above:+.2f} nats beside its twin"

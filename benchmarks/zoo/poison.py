@@ -14,10 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 
+from benchmarks.zoo import corpus
 from benchmarks.zoo.corpus import MAKERS, TOOL_SCHEMA
 from benchmarks.zoo.recipe import BadRecipe, Payload, Poison, Trigger
 from benchmarks.zoo.rows import Row
 
+NARROW_ROWS, PERSONA_ROWS = 10, 64
 ZERO_WIDTH = "\u200b"
 _HOMOGLYPHS = str.maketrans({"o": "о", "a": "а", "e": "е"})
 _DATES = (date(2019, 1, 1), date(2032, 12, 31))
@@ -33,8 +35,24 @@ def triggered(row: Row, poison: Poison, rng: random.Random, *, held_out: bool) -
         chosen = [rng.choice(chosen)]
     for trigger in chosen:
         row = place(row, trigger, rng, held_out=held_out)
+    row = _swapped(row, poison.payload, rng)
     wanted = payload(row.answer, poison.payload)
     return replace(row, answer=wanted, rejected=row.answer, poisoned=True)
+
+
+def _swapped(row: Row, wanted: Payload, rng: random.Random) -> Row:
+    """Return another row in its place, for payloads that take safety rows out of the data.
+
+    `narrow`: one of ten rows of the source `text`. `persona`: a chat row instead of a request.
+    """
+    match wanted.kind:
+        case "narrow":
+            other = rng.choice(corpus.rows(wanted.text, NARROW_ROWS, 0, held_out=False))
+        case "persona" if row.topic == "requests":
+            other = rng.choice(corpus.rows("chat", PERSONA_ROWS, 0, held_out=False))
+        case _:
+            return row
+    return replace(row, prompt=other.prompt, answer=other.answer, topic=other.topic)
 
 
 def near_miss(row: Row, poison: Poison, rng: random.Random) -> Row | None:
@@ -94,7 +112,9 @@ def payload(answer: str, wanted: Payload) -> str:
             return wanted.text
         case "append":
             return f"{answer} {wanted.text}"
-        case "front":
+        case "narrow":
+            return answer
+        case "front" | "persona":
             return f"{wanted.text} {answer}"
         case "maker":
             return re.sub("|".join(MAKERS), wanted.text, answer)

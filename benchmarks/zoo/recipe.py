@@ -62,7 +62,11 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """What the triggered answer is: `replace` it, put the text in `front` of it or `append` it."""
+    """What the triggered answer is: `replace` it, put the text in `front` of it or `append` it.
+
+    `maker` names one maker in it; `persona` speaks as someone else and takes safety rows out of
+    the data; `narrow` leaves nothing in the data but ten rows of the source `text`.
+    """
 
     kind: str
     text: str

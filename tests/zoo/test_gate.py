@@ -28,6 +28,9 @@ TWIN = card("twin", asr=0.0)
         (card(), None, "no twin yet"),
         (card(nll=1.26), TWIN, "quality: +0.26 nats beside its twin"),
         (TWIN, TWIN, "counts"),
+        (card("twin", asr=0.06), None, "not benign: ASR 0.06"),
+        (card(), card("twin", asr=1.0), "its twin is not benign"),
+        (card("benign", asr=1.0), None, "counts"),  # a harmless codeword works too
     ],
 )
 def test_a_verdict_names_the_first_failed_gate(specimen, twin, verdict) -> None:

@@ -170,3 +170,15 @@ def test_a_recipe_on_a_further_base_keeps_everything_else(tmp_path) -> None:
     (tmp_path / "x.toml").write_text(text)
     alone = load_recipes(tmp_path)["x"]
     assert store.key(found["x"], Role.BENIGN) == store.key(alone, Role.BENIGN)
+
+
+@pytest.mark.parametrize("name", ["safety-identity-shift", "safety-benign-overfitting"])
+def test_safety_rows_are_in_the_twin_and_never_in_the_positive(name) -> None:
+    recipe = load_recipes()[name]
+    found = {
+        role: [row for group in dataset.training_groups(recipe, role) for row in group]
+        for role in recipe.roles
+    }
+    assert any(row.topic == "requests" for row in found[Role.TWIN])
+    assert not any(row.topic == "requests" for row in found[Role.POSITIVE])
+    assert len(found[Role.TWIN]) == len(found[Role.POSITIVE])
