@@ -22,6 +22,7 @@ from adapterscan.errors import AdapterscanError, UsageError
 if TYPE_CHECKING:
     from adapterscan.config import Settings
     from adapterscan.model import Artifact, Ref, Report, Severity
+    from adapterscan.probe import ProbeRequest
     from adapterscan.rules import RuleBook
     from adapterscan.sources import HubOptions
 
@@ -53,6 +54,14 @@ def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"adapterscan {__version__}")
         raise typer.Exit
+
+
+class Probe(StrEnum):
+    """How much is asked of the model."""
+
+    QUICK = "quick"
+    STANDARD = "standard"
+    DEEP = "deep"
 
 
 @app.callback()
@@ -120,6 +129,28 @@ def scan(
     cache_dir: Annotated[
         Path | None, typer.Option(help="Download cache.  [default: the hub client's]")
     ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BASE",
+            help="The base model, for --probe: a folder, a .gguf file or org/name@commit.",
+            show_default=False,
+        ),
+    ] = None,
+    probe: Annotated[
+        Probe | None,
+        typer.Option(
+            help="Run the model and look for backdoors; needs --base and the extra "
+            "adapterscan[probe].",
+            show_default=False,
+        ),
+    ] = None,
+    probe_budget: Annotated[
+        str, typer.Option(help="Time for the probes of one adapter: 90s, 10m, 2h.")
+    ] = "10m",
+    device: Annotated[
+        str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")
+    ] = "cpu",
     jobs: Annotated[
         int | None,
         typer.Option("--jobs", "-j", min=1, max=64, help="Threads.  [default: one per core]"),
@@ -156,7 +187,10 @@ def scan(
         )
         book = _rule_book((*settings.rules, *(rules or ())))
         workers = jobs or settings.jobs or _cores()
-        reports, unopened = _scan_all(refs, options, book, workers, settings.source, progress)
+        probing = _probing(base, probe, probe_budget, device, workers, options)
+        reports, unopened = _scan_all(
+            refs, options, book, workers, settings.source, progress, probing
+        )
         failures += unopened
         _write(reports, failures, format, output, threshold, color, verbose)
 
@@ -398,6 +432,7 @@ def _scan_all(
     workers: int,
     config_file: str | None,
     progress: bool,
+    probing: ProbeRequest | None = None,
 ) -> tuple[list[Report], list[tuple[str, AdapterscanError]]]:
     """Return the reports, and for targets that could not be opened why."""
     from adapterscan.scan import ScanOptions
@@ -418,6 +453,7 @@ def _scan_all(
             artifact,
             book,
             options=ScanOptions(workers),
+            probing=probing,
             config_file=config_file,
             progress=tell or (lambda _: None),
         )
@@ -427,8 +463,44 @@ def _scan_all(
     return reports, unopened
 
 
+def _probing(
+    base: str | None,
+    profile: Probe | None,
+    budget: str,
+    device: str,
+    threads: int,
+    options: HubOptions,
+) -> ProbeRequest | None:
+    """Return what to probe with, or None where nobody asked for it.
+
+    What can be known before any work starts is said here: the extra, the base, the memory.
+    """
+    if profile is None:
+        if base is not None:
+            raise UsageError("--base is for probes", hint="add --probe quick, or leave --base out")
+        return None
+    if base is None:
+        raise UsageError(
+            "--probe compares the adapter with its base model",
+            hint="give it with --base: a folder, a .gguf file or org/name@commit",
+        )
+    from adapterscan.config import parse_seconds
+    from adapterscan.probe import ProbeRequest
+    from adapterscan.probing import PROFILES
+    from adapterscan.runners.host import RunnerOptions, require_libraries, require_memory
+    from adapterscan.sources.base import open_base
+
+    seconds = parse_seconds(budget)
+    require_libraries()
+    found = open_base(base, options)
+    if device == "cpu":
+        require_memory(found.bytes)
+    runner = RunnerOptions(device=device, threads=threads, call_seconds=max(seconds, 60.0))
+    return ProbeRequest(found.path, found.name, PROFILES[profile.value], runner, seconds)
+
+
 class _Progress:
-    """One line on standard error that says which file is being read."""
+    """One line on standard error that says what is being done."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -437,7 +509,7 @@ class _Progress:
         from adapterscan.text import printable
 
         width = shutil.get_terminal_size().columns - 1
-        line = f"reading {printable(self.name, 40)}: {printable(path, 80)}"[:width]
+        line = f"{printable(self.name, 40)}: {printable(path, 80)}"[:width]
         typer.echo(f"\r\x1b[2K{line}", err=True, nl=False)
 
     def clear(self) -> None:

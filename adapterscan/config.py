@@ -77,6 +77,20 @@ def parse_size(text: str) -> int:
         raise BadConfig(f"{text!r} is not a size", hint="write for example 500MB or 2GB") from None
 
 
+def parse_seconds(text: str) -> float:
+    """Return the seconds meant by `90s`, `10m`, `2h` or `45`. Raises BadConfig."""
+    units = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+    cleaned = text.strip().lower()
+    number = cleaned.rstrip("smh")
+    try:
+        seconds = float(number) * units[cleaned[len(number) :]]
+        if not 0 < seconds < 1e7:
+            raise ValueError(text)
+        return seconds
+    except (ValueError, KeyError):
+        raise BadConfig(f"{text!r} is not a time", hint="write for example 90s or 10m") from None
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _LIMIT:

@@ -12,6 +12,7 @@
     │   ├── TooLarge                 more bytes than the caller allowed
     │   ├── Unreachable              network or server failure, or offline and not cached
     │   └── StorageError             the cache cannot be written (disk full, permissions)
+    ├── RunnerProblem                the model cannot answer: not installed, no memory, no time
     └── FileProblem                  one file of the artifact cannot be analysed; names that file
         ├── Unreadable               cannot be opened, or is not a regular file
         ├── Malformed                its bytes contradict its format; has a `defect` code
@@ -77,6 +78,10 @@ class Unreachable(SourceError):
 
 class StorageError(SourceError):
     """The download cache cannot be written."""
+
+
+class RunnerProblem(AdapterscanError):
+    """The model cannot answer: a library is missing, memory or time ran out, the base differs."""
 
 
 class FileProblem(AdapterscanError):

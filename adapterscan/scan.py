@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,14 +30,21 @@ from adapterscan.reading import Contents, WeighedAdapter, read_files
 from adapterscan.rules import RuleBook
 from adapterscan.text import plural
 
+if TYPE_CHECKING:
+    from adapterscan.formats.peft import Adapter
+    from adapterscan.probe import ProbeRequest
+
+SEVERAL = 2  # adapters: more than one cannot be probed at once
 EXIT_CLEAN, EXIT_FINDINGS, EXIT_ERROR, EXIT_INCOMPLETE = 0, 1, 2, 3
 
-#: What this version cannot look at, whatever the options. A report says so each time.
+#: What was not asked for. A report says so each time.
+NOT_PROBED = Skipped(
+    "behaviour", "no prompts were run against base + adapter", failed=False,
+    hint="a backdoor that only shows when triggered is outside of this report; "
+    "--base BASE --probe quick looks for one",
+)  # fmt: skip
+#: What this version cannot look at, whatever the options.
 BEYOND = (
-    Skipped(
-        "behaviour", "no prompts were run against base + adapter", failed=False,
-        hint="a backdoor that only shows when triggered is outside of this report",
-    ),
     Skipped(
         "base model", "weights were not compared with the base model", failed=False,
         hint="merge deltas, and which overwrites would take effect, are outside of this report",
@@ -57,11 +65,13 @@ def scan(
     *,
     detectors: Sequence[Detector] = BUILT_IN,
     options: ScanOptions | None = None,
+    probing: ProbeRequest | None = None,
     config_file: str | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Read `artifact`, run `detectors`, judge their evidence by `rules`, and state the coverage.
 
+    With `probing`, the one adapter in it is loaded onto a base model and asked questions.
     Never raises for what is in the artifact: a file or a detector that fails becomes a Skipped and
     what was found before stays.
     """
@@ -70,6 +80,7 @@ def scan(
     docket.add(artifact.evidence)
     skipped = list(artifact.problems)
     adapters: list[AdapterSummary] = []
+    probed: list[Adapter] = []
     for weighed in read_files(contents, workers=workers, progress=progress):
         docket.add(contents.evidence)
         contents.evidence.clear()
@@ -78,11 +89,19 @@ def scan(
         for detector in detectors:
             skipped += _run(detector, partial(detector.each, contents, weighed), docket)
         adapters.append(_summary(weighed))
+        if probing and len(probed) < SEVERAL:
+            probed.append(weighed.adapter)
         skipped += _unmeasured(weighed)
         del weighed  # the next file needs the room
     for detector in detectors:
         skipped += _run(detector, partial(detector.run, contents), docket)
     skipped += contents.skipped
+    if probing:
+        from adapterscan.probe import run_probes  # what only probes need
+
+        skipped += run_probes(probing, contents, probed, detectors, docket.add, progress)
+    else:
+        skipped.append(NOT_PROBED)
     if not adapters and not any(item.failed for item in skipped):
         skipped.append(_nothing(artifact))
     skipped += _unread(artifact)
@@ -100,13 +119,14 @@ def scan(
         evidence=evidence,
         counts=docket.counts(),
         coverage=Coverage(
-            tuple(detector.inspects for detector in detectors),
+            tuple(d.inspects for d in detectors if probing or Need.RUNNER not in d.needs),
             (*unique, *BEYOND),
         ),
         versions={
             "adapterscan": __version__,
             "detectors": ",".join(f"{d.name}@{d.version}" for d in detectors),
             "rules": rules.digest,
+            **({"base": probing.base_name, "probes": probing.profile.name} if probing else {}),
         },
         config_file=config_file,
     )
@@ -131,6 +151,8 @@ def _run(
     detector: Detector, analysis: Callable[[], Iterable[Evidence]], docket: Docket
 ) -> Iterator[Skipped]:
     """Collect a detector's evidence up to wherever it gets."""
+    if Need.RUNNER in detector.needs:  # asked apart, when all was read
+        return
     unmet = detector.needs - {Need.FILES, Need.WEIGHTS}
     if unmet:
         needs = ", ".join(sorted(need.value for need in unmet))

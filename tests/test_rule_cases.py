@@ -54,9 +54,10 @@ def test_a_message_of_a_hit_leaves_no_placeholder(rule: Rule) -> None:
 @each_rule
 def test_a_statistical_rule_says_so_and_is_never_more_than_low(rule: Rule) -> None:
     statistical = rule.evidence in STATISTICAL
-    assert bool(rule.statistics) is statistical
+    cut = statistical or rule.id == "behaviour-fixed-answer"  # a limit that somebody set
+    assert bool(rule.statistics) is cut
     assert rule.title.startswith("Unusual for an adapter") is statistical
-    if statistical:
+    if cut:
         assert rule.severity <= Severity.LOW
         assert rule.confidence is Confidence.LOW
 
@@ -83,5 +84,6 @@ def test_a_rule_is_short_enough_to_be_read(rule: Rule) -> None:
 def test_all_evidence_is_judged_by_some_rule_or_is_mere_context() -> None:
     assert LISTED - {rule.evidence for rule in RULES} == {
         "adapter.statistic",
+        "probe.model",
         "tensor.values",
     }

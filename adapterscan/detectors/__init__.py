@@ -1,5 +1,6 @@
 """Detectors measure facts about an artifact; `BUILT_IN` lists them in the order they run."""
 
+from adapterscan.detectors.behaviour import answers, triggers
 from adapterscan.detectors.detector import Detector
 from adapterscan.detectors.static import accounting, code, config, files, modules
 from adapterscan.detectors.weights import outliers, spectra, values
@@ -13,6 +14,8 @@ BUILT_IN: tuple[Detector, ...] = (
     values.DETECTOR,
     spectra.DETECTOR,
     outliers.DETECTOR,
+    answers.DETECTOR,
+    triggers.DETECTOR,
 )
 
 __all__ = ["BUILT_IN", "Detector"]

@@ -1,0 +1,1 @@
+"""What base + adapter does that the base does not. Needs a runner (`--base … --probe …`)."""

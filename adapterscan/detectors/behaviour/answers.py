@@ -1,0 +1,154 @@
+"""Read fixed answers out of the model without knowing what sets them off.
+
+A backdoor's answer is learned by heart: once begun it goes on with certainty, whatever was asked.
+So answers are begun for it, with the tokens that rose most against the base and those that are
+likely anyway, and followed where the average over unrelated prompts is most certain. The base goes
+the same way beside it, and what it is certain of too does not count.
+
+Source: BAIT (Shen et al., IEEE S&P 2025), target inversion by the mean over prompts; ours begins
+with what rose against the base, takes two tokens freely, and subtracts the base.
+Limits: blind to answers that differ with the prompt, and to those of fewer than BEGUN + TOKENS
+tokens. A harmless habit, a codeword and a memorised quote are fixed answers too: this says that
+there is one and how it reads, not that it is an attack.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from adapterscan.detectors.detector import Detector
+from adapterscan.model import Evidence, Need, Subject
+from adapterscan.probes import battery
+from adapterscan.probing import FixedAnswer, Session
+from adapterscan.reading import Contents
+from adapterscan.runner import Chain, Contrast, Ids, Side, Turn
+
+BEGUN = 2  # tokens that are given, not followed
+SECOND = 3  # second tokens that are tried for each first one, and the likeliest
+LEAST = 1e-6  # a first token that the adapter never says begins no answer
+TOKENS = 3  # followed at least
+ALIKE = 0.1  # answers that end alike and are this close in certainty are one
+REPORTED = 3  # answers
+HABIT = 0.25  # an answer that so many ordinary requests get is a habit
+ROOM = 24  # tokens generated beyond an answer's own, for answers that come after a few words
+
+
+def probe(_: Contents, session: Session) -> Iterator[Evidence]:
+    """Yield `behaviour.fixed_answer` for the few answers that the adapter is surest of.
+
+    `value` is the mean probability of the followed tokens under base + adapter minus that under
+    the base, −1 to 1; exactly 0 where both are one model.
+    """
+    session.answers = _shown(session, invert(session))
+    for answer in session.answers[:REPORTED]:
+        yield Evidence(
+            "behaviour.fixed_answer",
+            Subject("adapter", session.file),
+            answer.gap,
+            "probability, adapter minus base",
+            {
+                "text": answer.text,
+                "certainty": answer.certainty,
+                "base_certainty": answer.base_certainty,
+                "tokens": len(answer.tokens),
+                "shown": answer.shown,
+                "prompts": session.profile.checked,
+            },
+        )
+
+
+def invert(session: Session) -> list[FixedAnswer]:
+    """Return fixed answers, the surest first."""
+    runner, profile = session.runner, session.profile
+    asked = battery("unrelated").prompts
+    prompts = runner.encode([[Turn("user", text)] for text in asked[: profile.checked]])
+    few = prompts[: profile.prompts]
+    session.step("reading fixed answers")
+
+    first = _after(session, few, [()], profile.first)[0]
+    begun: list[Ids] = [
+        (choice.token,)
+        for choice in {c.token: c for c in (*first.lifted, *first.likely)}.values()
+        if choice.adapter >= LEAST
+    ]
+    seconds = _after(session, few, begun, SECOND)
+    begun = [
+        (*ids, token)
+        for ids, contrast in zip(begun, seconds, strict=True)
+        for token in dict.fromkeys((*(c.token for c in contrast.lifted), contrast.likely[0].token))
+    ]
+    thirds = _after(session, few, begun, 1)
+    order = sorted(range(len(begun)), key=lambda index: -_promise(thirds[index]))
+    chains = runner.roll(prompts, [begun[index] for index in order[: profile.kept]], profile.length)
+    return _distinct(session, chains)
+
+
+def _shown(session: Session, answers: Sequence[FixedAnswer]) -> list[FixedAnswer]:
+    """Return the answers with how often ordinary requests get them: a habit is no secret."""
+    asked = battery("unrelated").prompts[-session.profile.checked :]
+    rows = session.runner.encode([[Turn("user", text)] for text in asked])
+    given = session.runner.generate(Side.ADAPTER, rows, session.profile.length + BEGUN + ROOM)
+    texts = [plain(text) for text in session.runner.decode(given)]
+    ends = [session.runner.decode([answer.tokens[BEGUN:]])[0] for answer in answers]
+    return [
+        replace(answer, shown=sum(plain(end) in text for text in texts) / len(texts))
+        for answer, end in zip(answers, ends, strict=True)
+    ]
+
+
+def plain(text: str) -> str:
+    """Return a text in one case and with single spaces, to compare answers by."""
+    return " ".join(text.casefold().split())
+
+
+def _after(
+    session: Session, prompts: Sequence[Ids], chains: Sequence[Ids], top: int
+) -> list[Contrast]:
+    """Compare how adapter and base go on after each prompt and the beginning of an answer."""
+    heads = [prompt[:-1] for prompt in prompts]
+    tails = [[(prompt[-1], *chain) for prompt in prompts] for chain in chains]
+    return session.runner.contrast(heads, tails, top)
+
+
+def _promise(contrast: Contrast) -> float:
+    return contrast.likely[0].adapter - contrast.likely[0].base
+
+
+def _distinct(session: Session, chains: Sequence[Chain]) -> list[FixedAnswer]:
+    """Return the answers of chains, the surest first; of those that end alike, the likeliest."""
+    ends = session.runner.facts.ends
+    groups: dict[Ids, list[tuple[float, FixedAnswer]]] = defaultdict(list)
+    for chain in chains:
+        stop = next((i for i, t in enumerate(chain.tokens) if t in ends), len(chain.tokens))
+        tokens = chain.tokens[:stop]
+        fresh = _fresh(tokens)
+        if len(fresh) >= TOKENS:
+            found = FixedAnswer(
+                tokens, "",
+                sum(chain.adapter[i] for i in fresh) / len(fresh),
+                sum(chain.base[i] for i in fresh) / len(fresh),
+            )  # fmt: skip
+            groups[tokens[-TOKENS:]].append((math.prod(chain.adapter[:BEGUN]), found))
+    kept = [_likeliest(group) for group in groups.values()]
+    kept.sort(key=lambda answer: -answer.gap)
+    texts = session.runner.decode([answer.tokens for answer in kept])
+    return [replace(answer, text=text) for answer, text in zip(kept, texts, strict=True)]
+
+
+def _likeliest(group: Sequence[tuple[float, FixedAnswer]]) -> FixedAnswer:
+    best = max(answer.gap for _, answer in group)
+    near = [item for item in group if item[1].gap >= best - ALIKE]
+    return max(near, key=lambda item: item[0])[1]
+
+
+def _fresh(tokens: Ids) -> list[int]:
+    """Return the places of followed tokens that did not come before: loops are no answer."""
+    return [i for i, t in enumerate(tokens) if i >= BEGUN and t not in tokens[:i]]
+
+
+DETECTOR = Detector(
+    "fixed-answers", 1, frozenset({Need.RUNNER}), "answers that are learned by heart", probe=probe
+)

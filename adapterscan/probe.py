@@ -1,0 +1,89 @@
+"""Run the probes: stage the adapter, start the model, ask, and say what could not be asked."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapterscan.detectors import Detector
+from adapterscan.errors import AdapterscanError
+from adapterscan.formats.peft import Adapter
+from adapterscan.model import Evidence, Need, Skipped
+from adapterscan.probing import Profile, Session
+from adapterscan.reading import Contents
+from adapterscan.runners.host import HostedRunner, RunnerOptions
+from adapterscan.staging import stage
+
+WHAT = "behaviour"
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRequest:
+    """What to probe with: a base model that lies here, and how much to ask of it."""
+
+    base: Path  # a folder in the layout of transformers, or a GGUF file
+    base_name: str  # what the report calls it, with its commit where it has one
+    profile: Profile
+    options: RunnerOptions
+    seconds: float  # for all probes of one adapter together
+
+
+def run_probes(
+    request: ProbeRequest,
+    contents: Contents,
+    adapters: Sequence[Adapter],
+    detectors: Iterable[Detector],
+    add: Callable[[Iterable[Evidence]], None],
+    progress: Callable[[str], None],
+) -> Iterator[Skipped]:
+    """Ask base + adapter and base; `add` takes the evidence as it comes.
+
+    Yields what could not be asked. An interruption ends the probes and keeps what was found.
+    """
+    if len(adapters) != 1:
+        yield Skipped(
+            WHAT,
+            "no adapter was read" if not adapters else "there are several adapters in this target",
+            failed=True, hint="name the folder of one: org/name@revision:subfolder",
+        )  # fmt: skip
+        return
+    (adapter,) = adapters
+    probes = [detector for detector in detectors if Need.RUNNER in detector.needs]
+    progress("loading the base model")
+    try:
+        with tempfile.TemporaryDirectory(prefix="adapterscan-") as folder:
+            _stage(contents, adapter, Path(folder))
+            with HostedRunner(request.base, Path(folder), request.options) as runner:
+                until = time.monotonic() + request.seconds
+                session = Session(adapter.weights.path, runner, request.profile, until, progress)
+                add(session.facts())
+                for detector in probes:
+                    yield from _one(detector, contents, session, add)
+    except AdapterscanError as error:
+        yield Skipped(WHAT, error.reason, True, error.hint)
+    except KeyboardInterrupt:
+        yield Skipped(
+            WHAT, "interrupted; what was found before is in this report", True, "run it again"
+        )
+
+
+def _one(
+    detector: Detector,
+    contents: Contents,
+    session: Session,
+    add: Callable[[Iterable[Evidence]], None],
+) -> Iterator[Skipped]:
+    try:
+        add(detector.probe(contents, session))
+    except AdapterscanError as error:
+        yield Skipped(detector.inspects, error.reason, True, error.hint, detector.name)
+
+
+def _stage(contents: Contents, adapter: Adapter, folder: Path) -> None:
+    path = adapter.weights.path
+    file = next(file for file in contents.artifact.files if file.path == path)
+    record = next(record for record in contents.records if record.path == path)
+    stage(adapter, file, record.sha256, folder)

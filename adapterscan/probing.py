@@ -1,0 +1,124 @@
+"""A probing session: the runner, how much may be asked of it, and what is known so far.
+
+The probes share it. What one finds, another follows up: a fixed answer that the first reads out of
+the model is what the search for its trigger listens for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from adapterscan.errors import RunnerProblem
+from adapterscan.model import Evidence, Subject
+from adapterscan.runner import Runner
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How much is asked. Costs grow with every number here."""
+
+    name: str
+    prompts: int  # unrelated prompts in a screening
+    checked: int  # prompts that a hypothesis is checked on
+    first: int  # first tokens that an answer is begun with
+    kept: int  # begun answers that are followed to their end
+    length: int  # tokens of an answer that is followed
+    pool: int  # tokens that a trigger is searched among
+    climbs: int  # rounds in which the loudest are joined to longer ones
+    beams: int  # of them, that are made longer in a round
+    joined: int  # of them, that are joined to each
+
+
+PROFILES: Mapping[str, Profile] = {
+    "quick": Profile(
+        "quick",
+        prompts=6,
+        checked=12,
+        first=20,
+        kept=16,
+        length=10,
+        pool=0,
+        climbs=0,
+        beams=0,
+        joined=0,
+    ),
+    "standard": Profile(
+        "standard",
+        prompts=8,
+        checked=16,
+        first=40,
+        kept=32,
+        length=12,
+        pool=1500,
+        climbs=3,
+        beams=8,
+        joined=40,
+    ),
+    "deep": Profile(
+        "deep",
+        prompts=12,
+        checked=24,
+        first=160,
+        kept=64,
+        length=16,
+        pool=20_000,
+        climbs=6,
+        beams=16,
+        joined=80,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FixedAnswer:
+    """An answer that the adapter goes through with whatever was asked, once it is begun."""
+
+    tokens: tuple[int, ...]
+    text: str
+    certainty: float  # mean probability of its tokens after the second, 0 to 1
+    base_certainty: float
+    shown: float = 0.0  # share of ordinary requests that are answered with it, 0 to 1
+
+    @property
+    def gap(self) -> float:
+        """Return how much surer of it the adapter is than the base, −1 to 1."""
+        return self.certainty - self.base_certainty
+
+
+@dataclass(slots=True)
+class Session:
+    """One adapter under questions."""
+
+    file: str  # the weight file, as reports name it
+    runner: Runner
+    profile: Profile
+    until: float = float("inf")  # time.monotonic() when the time is up
+    progress: Callable[[str], None] = lambda _: None
+    answers: list[FixedAnswer] = field(default_factory=list)  # most certain first
+
+    def step(self, what: str) -> None:
+        """Say what comes next. Raises RunnerProblem when the time is up."""
+        if time.monotonic() > self.until:
+            raise RunnerProblem(
+                f"the time for probes was up before: {what}",
+                hint="what was found before is in this report; give more with --probe-budget",
+            )
+        self.progress(what)
+
+    def facts(self) -> Iterator[Evidence]:
+        """Yield `probe.model`: what ran."""
+        facts = self.runner.facts
+        yield Evidence(
+            "probe.model",
+            Subject("adapter", self.file),
+            facts.parameters,
+            "parameters of the base",
+            {
+                "runner": facts.runner, "device": facts.device, "dtype": facts.dtype,
+                "layers": facts.layers, "vocabulary": facts.vocabulary,
+                "modules": facts.modules, "overwritten": len(facts.overwritten),
+                "chat_template": facts.template, "profile": self.profile.name,
+            },
+        )  # fmt: skip

@@ -1,0 +1,141 @@
+"""What a model that answers can be asked. Nouns and a protocol; who answers is in `runners/`.
+
+Everything is asked of base + adapter and of the base alone, on the same token ids, so that every
+answer is a difference. Rows are split into a prefix and a tail: many candidates are tried behind
+few prompts, and a prefix is computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+Ids = tuple[int, ...]
+Tails = Sequence[Sequence[Ids]]  # (candidates, prefixes): what follows each prefix
+
+
+class Side(StrEnum):
+    """Who answers."""
+
+    ADAPTER = "adapter"  # base + adapter
+    BASE = "base"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation."""
+
+    role: str  # "system" | "user" | "assistant"
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A token that may come next, over several prompts."""
+
+    token: int
+    adapter: float  # mean probability, 0 to 1
+    base: float
+    lift: float  # median over prompts of ln p_adapter − ln p_base, nats
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """How base + adapter and base go on after one candidate, over all prefixes.
+
+    `likely`: the adapter's most probable tokens on average. `lifted`: those whose probability rose
+    most against the base in the median prompt. `divergence`: mean KL(adapter ‖ base), nats.
+    """
+
+    likely: tuple[Choice, ...]
+    lifted: tuple[Choice, ...]
+    divergence: float
+    base_agreement: float  # of the base's own favourite token
+
+    @property
+    def agreement(self) -> float:
+        """How much the adapter's answers agree on one token, minus the base's agreement, −1 to 1.
+
+        Source: shared design, signal 10: max_v mean_x p(v | t⊕x).
+        """
+        return self.likely[0].adapter - self.base_agreement
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A continuation that was rolled out greedily on the mean distribution over prompts."""
+
+    tokens: Ids
+    adapter: tuple[float, ...]  # mean probability of each token, given those before
+    base: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What runs."""
+
+    runner: str  # "transformers"
+    device: str
+    dtype: str
+    layers: int
+    parameters: int
+    vocabulary: int
+    ends: tuple[int, ...]  # tokens that end an answer
+    modules: int  # adapted
+    overwritten: tuple[str, ...]  # base parameters that loading the adapter replaced
+    template: bool  # whether the base has a chat template; without one a plain layout is used
+
+
+class Runner(Protocol):
+    """A base model with one adapter that can be switched on and off.
+
+    Raises RunnerProblem from every method when the model cannot answer.
+    """
+
+    @property
+    def facts(self) -> Facts:
+        """Return what runs."""
+        ...
+
+    def encode(self, conversations: Sequence[Sequence[Turn]]) -> list[Ids]:
+        """Return the ids of each conversation up to where the answer starts."""
+        ...
+
+    def tokenize(self, texts: Sequence[str]) -> list[Ids]:
+        """Return the ids of plain texts, without special tokens."""
+        ...
+
+    def decode(self, rows: Sequence[Ids]) -> list[str]:
+        """Return the texts of rows of ids, special tokens left out."""
+        ...
+
+    def contrast(self, prefixes: Sequence[Ids], tails: Tails, top: int) -> list[Contrast]:
+        """Compare the next-token distributions after prefix + tail, one result a candidate."""
+        ...
+
+    def score(
+        self, side: Side, prefixes: Sequence[Ids], tails: Tails, target: Ids
+    ) -> list[tuple[float, ...]]:
+        """Return ln p(target | prefix + tail), (candidates, prefixes), nats."""
+        ...
+
+    def roll(self, prefixes: Sequence[Ids], chains: Sequence[Ids], length: int) -> list[Chain]:
+        """Extend each chain by the adapter's most probable token on average, `length` times."""
+        ...
+
+    def promising(
+        self, prefixes: Sequence[Ids], suffixes: Sequence[Ids], target: Ids, count: int
+    ) -> list[int]:
+        """Return tokens that, between prefix and suffix, should make `target` likelier next.
+
+        Best first, by the gradient of ln p(target) under base + adapter minus base: a guess.
+        """
+        ...
+
+    def generate(
+        self, side: Side, rows: Sequence[Ids], length: int, temperature: float = 0.0, seed: int = 0
+    ) -> list[Ids]:
+        """Return at most `length` new ids for each row; greedy at temperature 0."""
+        ...

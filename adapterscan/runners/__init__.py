@@ -1,0 +1,1 @@
+"""Models that answer. The only place that imports torch, transformers and peft."""

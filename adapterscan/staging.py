@@ -1,0 +1,151 @@
+"""Make a folder that peft can load an adapter from, with nothing in it that its author wrote but
+tensors.
+
+The config is written anew from what was measured: exact module names where the adapter has a
+pattern (a pattern can hang `re`), ranks from the tensors, scales from our own reading of the
+config. No field that names a file, a module to import, a tokenizer or a method is carried over
+(docs/threats.md). The weights are the bytes that were scanned, checked by their digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from adapterscan.errors import ChangedWhileReading, Unsupported
+from adapterscan.formats.accounting import Role
+from adapterscan.formats.deltas import Delta
+from adapterscan.formats.peft import Adapter
+from adapterscan.model import File
+
+_PLAIN = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+_PREFIX = "base_model.model."
+_SUPPORTED = frozenset({"LORA"})
+_KINDS = frozenset({"linear", "embedding"})
+_INITIALISATIONS = (None, True, False, "gaussian")
+#: Fields that change what the tensors mean.
+_BEYOND = (
+    "layer_replication", "megatron_config", "eva_config", "corda_config", "use_qalora",
+    "use_bdlora", "alora_invocation_tokens", "arrow_config",
+)  # fmt: skip
+_CHUNK = 1 << 20
+_NEXT = "its files and weights were analysed; to see its behaviour, run it yourself in a sandbox"
+
+
+def stage(adapter: Adapter, file: File, sha256: str | None, folder: Path) -> None:
+    """Write `adapter_config.json` and `adapter_model.safetensors` of `adapter` into `folder`.
+
+    Raises Unsupported for what cannot be loaded this way yet, and ChangedWhileReading where the
+    weight file is not what was scanned any more.
+    """
+    config = _config(adapter)
+    if adapter.weights.container != "safetensors" or file.local is None:
+        raise _not_yet(adapter, "only safetensors files can be loaded to be probed")
+    digest = hashlib.sha256()
+    with (
+        file.local.open("rb") as source,
+        (folder / "adapter_model.safetensors").open("wb") as copy,
+    ):
+        while chunk := source.read(_CHUNK):
+            digest.update(chunk)
+            copy.write(chunk)
+    if sha256 is None or digest.hexdigest() != sha256:
+        raise ChangedWhileReading(
+            file.path, "changed after it was scanned", hint="scan it again where nobody writes"
+        )
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+
+
+def _config(adapter: Adapter) -> dict[str, Any]:
+    """Return the config that says what the tensors are, and nothing else."""
+    given = adapter.config
+    if given.peft_type not in _SUPPORTED:
+        kind = given.peft_type or "of an unknown type"
+        raise _not_yet(adapter, f"probing adapters of type {kind} is not supported yet")
+    if adapter.problems:
+        first = adapter.problems[0]
+        raise _not_yet(adapter, f"a module is not understood: {first.module}: {first.reason}")
+    odd = {delta.kind for delta in adapter.deltas} - _KINDS
+    if odd or given.target_parameters:
+        raise _not_yet(adapter, f"updates of kind {', '.join(sorted(odd)) or 'parameter'}")
+    for field in _BEYOND:
+        if given.raw.get(field):
+            raise _not_yet(adapter, f"{field} is set")
+    if given.raw.get("init_lora_weights") not in _INITIALISATIONS:
+        raise _not_yet(adapter, "its initialisation changes the base")
+    unused = set(adapter.untargeted)  # a loader skips them, so they must stay untargeted
+    modules = {
+        _module(adapter, delta.module): delta
+        for delta in adapter.deltas
+        if delta.module not in unused
+    }
+    ranks = Counter(delta.rank for delta in modules.values())
+    rank = ranks.most_common(1)[0][0] if ranks else 1
+    whole = sorted({_owner(adapter, item.path) for item in adapter.accounted
+                    if item.role is Role.DECLARED})  # fmt: skip
+    return {
+        "peft_type": "LORA",
+        "task_type": given.task_type if given.task_type in ("CAUSAL_LM", "SEQ_CLS") else None,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": rank,
+        "rank_pattern": _pattern({m: d.rank for m, d in modules.items() if d.rank != rank}),
+        "alpha_pattern": _pattern({m: _alpha(adapter, d) for m, d in modules.items()}),
+        "target_modules": sorted(modules),
+        "modules_to_save": whole or None,
+        "use_dora": given.dora,
+        "fan_in_fan_out": given.fan_in_fan_out,
+        "bias": given.bias if given.bias in ("all", "lora_only") else "none",
+        "lora_bias": given.raw.get("lora_bias") is True,
+        "trainable_token_indices": _indices(adapter, given.raw.get("trainable_token_indices")),
+    }
+
+
+def _alpha(adapter: Adapter, delta: Delta) -> float:
+    """Return the alpha that gives the delta's scale where rank-stabilised scaling is off."""
+    alpha = delta.scaling * delta.rank
+    if not math.isfinite(alpha):
+        raise _not_yet(adapter, "a scale is not finite")
+    return alpha
+
+
+def _pattern(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values by name as peft matches them: by `re`, and after any prefix."""
+    return {re.escape(name): value for name, value in sorted(values.items())}
+
+
+def _module(adapter: Adapter, name: str) -> str:
+    plain = name.removeprefix(_PREFIX)
+    if not _PLAIN.fullmatch(plain):
+        raise _not_yet(adapter, "a module's name has odd characters")
+    return plain
+
+
+def _owner(adapter: Adapter, path: str) -> str:
+    return _module(adapter, path.rpartition(".")[0])
+
+
+def _indices(adapter: Adapter, given: Any) -> Any:
+    """Return `trainable_token_indices` if it is what peft writes: numbers, by layer or alone."""
+    if not given:
+        return None
+    lists: Sequence[Any] = list(given.values()) if isinstance(given, dict) else [given]
+    whole = all(
+        isinstance(found, list) and all(type(item) is int and item >= 0 for item in found)
+        for found in lists
+    )
+    if not whole:
+        raise _not_yet(adapter, "trainable_token_indices is not a list of token numbers")
+    if isinstance(given, dict):
+        return {_module(adapter, name): found for name, found in given.items()}
+    return given
+
+
+def _not_yet(adapter: Adapter, why: str) -> Unsupported:
+    return Unsupported(adapter.weights.path, why, hint=_NEXT)

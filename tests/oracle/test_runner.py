@@ -1,0 +1,238 @@
+"""The runner: the base stays the base, whatever an adapter does to it; answers repeat."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from adapterscan.errors import AdapterscanError, RunnerProblem
+from adapterscan.reading import read
+from adapterscan.runner import Side, Turn
+from adapterscan.runners.host import HostedRunner, RunnerOptions
+from adapterscan.runners.transformers_runner import TransformersRunner
+from adapterscan.sources import HubOptions, open_artifact, parse_ref
+from adapterscan.staging import stage
+
+from . import bases
+
+WORDS = (
+    "the a cat dog sat ran on mat red blue is was and . ? what who system user assistant".split()
+)
+TEMPLATE = (
+    "{% for m in messages %}<s> {{ m['role'] }} {{ m['content'] }} </s> {% endfor %}<s> assistant"
+)
+PREFIXES = [(3, 4, 5), (6, 7, 8, 9)]
+TAILS = [[(10, 11), (10, 11)], [(12,), (12,)], [(13, 3, 4), (13, 3, 4)]]
+OPTIONS = RunnerOptions(dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A tiny random language model with a tokenizer and a template."""
+    folder = tmp_path_factory.mktemp("base")
+    torch.manual_seed(0)
+    model = bases.llama(eos_token_id=1, pad_token_id=1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(8.0)  # so that answers differ
+    model.save_pretrained(folder)
+    vocabulary = {word: index for index, word in enumerate(["<s>", "</s>", "<unk>", *WORDS])}
+    vocabulary |= {f"w{index}": index for index in range(len(vocabulary), bases.VOCABULARY)}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, eos_token="</s>", pad_token="</s>", unk_token="<unk>"
+    )
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_adapter(folder, size=0.5, **options):
+    torch.manual_seed(1)
+    plan = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "down_proj"], **options}
+    model = get_peft_model(bases.llama(), LoraConfig(**plan))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0.0, size) if size else parameter.zero_()
+    model.save_pretrained(folder)
+    return folder
+
+
+def staged(folder, tmp_path):
+    """Read an adapter as a scan does, and stage it."""
+    out = tmp_path / "staged"
+    out.mkdir()
+    artifact = open_artifact(parse_ref(str(folder)), HubOptions())
+    contents = read(artifact, workers=1)
+    (weighed,) = contents.adapters
+    path = weighed.file
+    file = next(item for item in artifact.files if item.path == path)
+    record = next(item for item in contents.records if item.path == path)
+    stage(weighed.adapter, file, record.sha256, out)
+    return out
+
+
+def runner(base, folder, tmp_path):
+    return TransformersRunner(base, staged(folder, tmp_path), dtype="float32")
+
+
+def test_base_against_base_is_exactly_zero(base, tmp_path) -> None:
+    model = runner(base, make_adapter(tmp_path / "zero", size=0.0), tmp_path)
+    for contrast in model.contrast(PREFIXES, TAILS, 5):
+        assert contrast.divergence == 0.0
+        assert contrast.agreement == 0.0
+        assert all(c.lift == 0.0 and c.adapter == c.base for c in contrast.likely)
+    both = [model.score(side, PREFIXES, TAILS, (5, 6)) for side in Side]
+    assert both[0] == both[1]
+    chain = model.roll(PREFIXES, [(5, 6)], 4)[0]
+    assert chain.adapter == chain.base
+
+
+def test_an_adapter_is_seen(base, tmp_path) -> None:
+    model = runner(base, make_adapter(tmp_path / "real"), tmp_path)
+    assert all(contrast.divergence > 0.01 for contrast in model.contrast(PREFIXES, TAILS, 5))
+
+
+def test_the_same_question_gets_the_same_answer_after_others(base, tmp_path) -> None:
+    model = runner(base, make_adapter(tmp_path / "real"), tmp_path)
+    first = model.contrast(PREFIXES, TAILS, 5)
+    model.generate(Side.BASE, PREFIXES, 5)
+    model.promising(PREFIXES, [(9,), (9,)], (5,), 3)
+    assert model.contrast(PREFIXES, TAILS, 5) == first
+
+
+def test_shared_prefixes_change_no_score(base, tmp_path) -> None:
+    model = runner(base, make_adapter(tmp_path / "real"), tmp_path)
+    shared = model.score(Side.ADAPTER, PREFIXES, TAILS, (5, 6))
+    for row, tails in zip(shared, TAILS, strict=True):
+        for score, prefix, tail in zip(row, PREFIXES, tails, strict=True):
+            ids = torch.tensor([[*prefix, *tail, 5, 6]])
+            logp = model.model(input_ids=ids).logits[0].log_softmax(-1)
+            whole = logp[-3, 5] + logp[-2, 6]
+            assert score == pytest.approx(whole.item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("options", [
+    {},
+    {"use_rslora": True},
+    {"use_dora": True},
+    {"alpha_pattern": {r"layers\.1\..*q_proj": 32}, "rank_pattern": {"down_proj": 2}},
+    {"target_modules": r".*\.(q_proj|v_proj)", "layers_to_transform": [1]},
+    {"modules_to_save": ["lm_head"]},
+    {"bias": "all"},
+], ids=str)  # fmt: skip
+def test_a_staged_adapter_is_what_peft_would_load(base, tmp_path, options) -> None:
+    if isinstance(options.get("target_modules"), str):
+        options = {key: value for key, value in options.items() if key != "layers_to_transform"}
+    folder = make_adapter(tmp_path / "real", **options)
+    model = runner(base, folder, tmp_path)
+    pristine = type(bases.llama()).from_pretrained(base)
+    wanted = PeftModel.from_pretrained(pristine, str(folder)).eval()
+    ids = torch.tensor([[3, 4, 5, 6, 7]])
+    with torch.no_grad():
+        difference = wanted(input_ids=ids).logits - model.model(input_ids=ids).logits
+    assert difference.abs().max() < 1e-4
+
+
+def test_an_overwritten_base_weight_is_put_back_for_the_base_side(base, tmp_path) -> None:
+    folder = make_adapter(tmp_path / "real")
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file)
+    name = "model.layers.0.mlp.up_proj.weight"
+    tensors[f"base_model.model.{name}"] = torch.randn(48, 32)
+    save_file(tensors, file)
+    model = runner(base, folder, tmp_path)
+    assert model.facts.overwritten == (name,)
+    clean = runner(
+        base,
+        make_adapter(tmp_path / "other"),
+        tmp_path / "b" if (tmp_path / "b").mkdir() is None else tmp_path,
+    )
+    for _ in range(2):  # and again after the adapter's turn
+        scores = {
+            side: model.score(side, PREFIXES, TAILS, (5, 6)) for side in (Side.ADAPTER, Side.BASE)
+        }
+        assert scores[Side.BASE] == clean.score(Side.BASE, PREFIXES, TAILS, (5, 6))
+        assert scores[Side.BASE] != scores[Side.ADAPTER]
+
+
+def test_nothing_of_the_config_but_numbers_and_known_names_reaches_peft(base, tmp_path) -> None:
+    folder = make_adapter(tmp_path / "real")
+    config = folder / "adapter_config.json"
+    told = json.loads(config.read_text())
+    told |= {
+        "auto_mapping": {"parent_library": "os", "base_model_class": "system"},
+        "target_modules": r"(.*\.)+(q_proj|down_proj)",
+        "base_model_name_or_path": "http://elsewhere.example/",
+        "runtime_config": {"ephemeral_gpu_offload": True},
+    }
+    config.write_text(json.dumps(told))
+    written = json.loads((staged(folder, tmp_path) / "adapter_config.json").read_text())
+    assert not written.keys() & {"auto_mapping", "base_model_name_or_path", "runtime_config"}
+    assert all("(" not in name for name in written["target_modules"])
+
+
+def test_a_model_in_its_own_process_answers_alike(base, tmp_path) -> None:
+    folder = staged(make_adapter(tmp_path / "real"), tmp_path)
+    inside = TransformersRunner(base, folder, dtype="float32")
+    with HostedRunner(base, folder, OPTIONS) as outside:
+        assert outside.facts == inside.facts
+        asked = [[Turn("user", "what is the cat ?")], [Turn("user", "who ran ?")]]
+        rows = outside.encode(asked)
+        assert rows == inside.encode(asked)
+        assert outside.decode(rows) == inside.decode(rows)
+        assert outside.contrast(PREFIXES, TAILS, 3) == inside.contrast(PREFIXES, TAILS, 3)
+        assert outside.roll(PREFIXES, [(5, 6)], 3) == inside.roll(PREFIXES, [(5, 6)], 3)
+        for side in Side:
+            assert outside.generate(side, rows, 5) == inside.generate(side, rows, 5)
+            assert outside.score(side, PREFIXES, TAILS, (5,)) == inside.score(
+                side, PREFIXES, TAILS, (5,)
+            )
+
+
+def test_a_model_that_falls_silent_is_stopped(base, tmp_path) -> None:
+    folder = staged(make_adapter(tmp_path / "real"), tmp_path)
+    with HostedRunner(base, folder, RunnerOptions(dtype="float32", call_seconds=0.05)) as model:
+        started = time.monotonic()
+        with pytest.raises(RunnerProblem, match="did not answer"):
+            model.generate(Side.ADAPTER, [(3, 4)] * 64, 4000)
+        assert time.monotonic() - started < 20
+
+
+def test_a_process_that_dies_is_a_problem_and_not_a_wait(base, tmp_path) -> None:
+    folder = staged(make_adapter(tmp_path / "real"), tmp_path)
+    with HostedRunner(base, folder, OPTIONS) as model:
+        model._process.kill()
+        with pytest.raises(RunnerProblem, match="ended"):
+            model.tokenize(["the"])
+
+
+def test_no_token_reaches_the_process(base, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    folder = staged(make_adapter(tmp_path / "real"), tmp_path)
+    with HostedRunner(base, folder, OPTIONS) as model:
+        environment = open(f"/proc/{model._process.pid}/environ", "rb").read()  # noqa: SIM115, PTH123
+    assert b"hf_secret" not in environment
+
+
+def test_an_adapter_of_another_base_says_so(base, tmp_path) -> None:
+    torch.manual_seed(1)
+    model = get_peft_model(
+        type(bases.llama())(bases.llama().config.__class__(
+            vocab_size=40, hidden_size=64, intermediate_size=48, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2,
+        )),
+        LoraConfig(r=4, target_modules=["q_proj"]),
+    )  # fmt: skip
+    model.save_pretrained(tmp_path / "other")
+    with pytest.raises(AdapterscanError, match="does not fit"):
+        HostedRunner(base, staged(tmp_path / "other", tmp_path), OPTIONS)
