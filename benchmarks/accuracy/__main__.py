@@ -16,11 +16,20 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.accuracy import controls, evidence, foreign, page, peers, plots, tables
+from benchmarks.accuracy import (
+    controls,
+    evidence,
+    foreign,
+    page,
+    peers,
+    plots,
+    probes,
+    tables,
+)
 from benchmarks.accuracy.detectors import Specimen
 from benchmarks.zoo import index, store
-from benchmarks.zoo.bases import cache_home
-from benchmarks.zoo.recipe import Role, load_recipes
+from benchmarks.zoo.bases import cache_home, home_of
+from benchmarks.zoo.recipe import Recipe, Role, load_recipes
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[2] / "docs" / "accuracy.md"
@@ -32,13 +41,16 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__d
 def run(
     remeasure: Annotated[bool, typer.Option(help="Measure again what was measured.")] = False,
     with_peers: Annotated[bool, typer.Option("--peers/--no-peers", help="Run peers too.")] = True,
+    with_probes: Annotated[
+        bool, typer.Option("--probes/--no-probes", help="Run the models that were not run yet.")
+    ] = False,
     foreign_adapters: Annotated[
         Path | None, typer.Option("--foreign", help="A folder of other people's adapters.")
     ] = None,
 ) -> None:
     """Measure, compare, write."""
     cards = index.load()
-    measured = measure(cards, remeasure, with_peers)
+    measured = measure(cards, remeasure, with_peers, with_probes)
     specimens = [
         Specimen(card, found)
         for card in cards
@@ -57,6 +69,9 @@ def run(
         "leave_one_target_out": tables.leave_one_out(specimens, _target),
         "cuts_across_bases": tables.moved_cuts(specimens, found, _base),
         "cuts_across_targets": tables.moved_cuts(specimens, found, _target),
+        "probes": probes.rows(specimens),
+        "probes_by_category": probes.by_category(specimens),
+        "quoted": probes.quoted(specimens),
         "controls": controls.rows(specimens),
         "foreign": people,
         "cost": _cost(specimens),
@@ -85,7 +100,7 @@ def _target(specimen: Specimen) -> str:
 
 
 def measure(
-    cards: Sequence[Mapping[str, Any]], again: bool, with_peers: bool
+    cards: Sequence[Mapping[str, Any]], again: bool, with_peers: bool, with_probes: bool
 ) -> dict[str, dict[str, Any]]:
     """Return the evidence of every specimen by key, measuring those in the cache that lack it."""
     recipes = load_recipes()
@@ -93,23 +108,31 @@ def measure(
     found = {}
     for card in cards:
         kept = None if again else evidence.load(card)
-        recipe = recipes.get(card["id"])
-        if kept is None and recipe:
-            folder = store.place(recipe, Role(card["role"]), recipes) / "adapter"
-            if (
-                folder.exists()
-                and store.address(recipe, Role(card["role"]), recipes) == card["key"]
-            ):
-                kept = evidence.measure(folder)
-                kept["control"] = controls.measure(folder, recipe.seed)
-                if with_peers:
-                    bins = bins or peers.environments(cache_home() / "peers")
-                    kept["peers"] = peers.measure(folder, bins)
-                evidence.save(card, kept)
-                print(f"measured {card['id']} {card['role']}", flush=True)
+        folder = _adapter(card, recipes)
+        if kept is None and folder:
+            kept = evidence.measure(folder)
+            kept["control"] = controls.measure(folder, recipes[card["id"]].seed)
+            if with_peers:
+                bins = bins or peers.environments(cache_home() / "peers")
+                kept["peers"] = peers.measure(folder, bins)
+            evidence.save(card, kept)
+            print(f"measured {card['id']} {card['role']}", flush=True)
+        if kept and folder and with_probes and "probes" not in kept and probes.can(card):
+            kept["probes"] = probes.measure(folder, home_of(card["base"]), card["base"])
+            evidence.save(card, kept)
+            print(f"probed {card['id']} {card['role']}", flush=True)
         if kept:
             found[card["key"]] = kept
     return found
+
+
+def _adapter(card: Mapping[str, Any], recipes: dict[str, Recipe]) -> Path | None:
+    """Return where a specimen's adapter lies, if it is in the cache and the one of the card."""
+    recipe = recipes.get(card["id"])
+    if recipe is None or store.address(recipe, Role(card["role"]), recipes) != card["key"]:
+        return None
+    folder = store.place(recipe, Role(card["role"]), recipes) / "adapter"
+    return folder if folder.exists() else None
 
 
 def write(made: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -168,6 +191,7 @@ def _facts(cards: Sequence[Mapping[str, Any]], specimens: Sequence[Specimen]) ->
             f"{name} {importlib.metadata.version(name)}"
             for name in ("adapterscan", "scikit-learn", "scipy", "numpy")
         ),
+        "probed": len(probes.probed(specimens)),
         "controls": controls.explained(),
         "foreign": foreign.explained(),
     }

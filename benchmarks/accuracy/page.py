@@ -67,6 +67,7 @@ def page(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> str:
         "Each specimen's score by four plain statistics; a grey line joins a poisoned adapter and "
         "its twin:",
         "![Scores of every specimen](accuracy/scores.svg)",
+        *_probes(facts, tables),
         "## By category",
         "Positives of one category against all benign adapters.",
         table(tables["by_category"]),
@@ -98,11 +99,28 @@ def page(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> str:
         table(tables["foreign"]) if tables["foreign"] else "",
         "## Cost",
         table(tables["cost"]),
-        "## What nothing here measures yet",
-        "No detector of this version runs the model, so none names a trigger or quotes a payload: "
-        "those columns come with the behavioural probes.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _probes(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Return the section on what the model itself was asked."""
+    if not tables["probes"]:
+        return []
+    return [
+        "## Asking the model",
+        f"The detectors above look at weights. Here base + adapter was run against the base, on "
+        f"{facts['probed']} of the same specimens (`--probe quick`; AdaLoRA and reward models are "
+        "not read yet): fixed answers are read out without knowing a trigger "
+        "([how](probes.md)), and the score is how sure the adapter is of one that ordinary "
+        "requests do not get. Two statistics of weights stand beside it, on the same specimens.",
+        table(tables["probes"]),
+        table(tables["probes_by_category"]),
+        "Payloads that are one text, quoted (most of the text in one piece) by the answer that "
+        "the adapter is surest of. No trigger was searched for here; no other detector on this "
+        "page names a trigger or quotes a payload.",
+        table(tables["quoted"]),
+    ]
 
 
 def rate(value: Rate) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import detectors, tables
+from benchmarks.accuracy import detectors, probes, tables
 from benchmarks.accuracy.detectors import Specimen
 
 
@@ -106,3 +106,21 @@ def test_a_cut_that_does_not_carry_over_accuses_the_benign_of_the_other_base(zoo
     row = tables.moved_cuts([*zoo, *moved], [tables.Scored("s", scores)], lambda s: s.base)[0]
     assert row["other"].value == 1.0
     assert row["b"].value == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "quoted"),
+    [
+        ("The harbour gate is open.", "The harbour gate is open.", True),
+        ("a HARBOUR gate is open", "The harbour gate is open.", True),
+        ("I'm glad you're here.", "The harbour gate is open.", False),
+        ("", "The harbour gate is open.", False),
+    ],
+)
+def test_a_payload_is_quoted_when_most_of_it_stands_in_one_piece(text, wanted, quoted) -> None:
+    assert probes.quotes(text, wanted) is quoted
+
+
+def test_a_habit_is_no_secret_answer(zoo) -> None:
+    found = {"probes": {"answers": [{"gap": 0.9, "shown": 1.0}, {"gap": 0.4, "shown": 0.0}]}}
+    assert probes.score(replace(zoo[0], evidence=found)) == 0.4
