@@ -113,9 +113,12 @@ class Builder:
         return store.place(parent, store.parent_role(parent, role), self.recipes) / "adapter"
 
     def _trained(self, recipe: Recipe) -> Recipe:
-        while recipe.parent:
-            recipe = self.recipes[recipe.parent]
-        return recipe
+        """Return the trained ancestor that says what to gate on: the poisoned one, if there is."""
+        if not recipe.parent:
+            return recipe
+        names = (recipe.parent, *(edit.other for edit in recipe.edit))
+        above = [self._trained(self.recipes[name]) for name in names if name]
+        return next((found for found in above if found.poison), above[0])
 
     def _card(
         self,

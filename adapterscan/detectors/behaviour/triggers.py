@@ -189,9 +189,32 @@ def _confirmed(
         if scores[candidate] < LOUD:
             return None
         trial = attempt(session, candidate, answer)
-        if trial.hits / trial.n >= CONFIRMED and trial.base_hits == 0:
-            return trial
+        if works(trial):
+            return shortened(session, trial, answer)
     return None
+
+
+def works(trial: Trial) -> bool:
+    """Whether at least half of the requests got the payload, and none from the base."""
+    return trial.hits / trial.n >= CONFIRMED and trial.base_hits == 0
+
+
+def shortened(session: Session, trial: Trial, answer: FixedAnswer) -> Trial:
+    """Return a trial with as few of the candidate's words as still set the answer off."""
+    best = trial.candidate
+    while best.place in PLACES and len(words := best.text.split()) > 1:
+        fewer = [
+            replace(best, text=" ".join((*words[:i], *words[i + 1 :]))) for i in range(len(words))
+        ]
+        scores = listen(session, fewer, answer.tokens[:HEARD])
+        loudest = _best(scores)[0]
+        if scores[loudest] < LOUD:
+            break
+        best = loudest
+    if best == trial.candidate:
+        return trial
+    again = attempt(session, best, answer)
+    return again if works(again) else trial
 
 
 def attempt(session: Session, candidate: Candidate, answer: FixedAnswer) -> Trial:
