@@ -9,7 +9,7 @@ import csv
 import importlib.metadata
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -161,14 +161,29 @@ def _peer_scores(specimens: Sequence[Specimen]) -> dict[str, Any]:
 
 
 def _cost(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
-    seconds = np.array([s.evidence["cpu_seconds"] for s in specimens])
-    return [
-        {
-            "scan of one adapter": "weights and files, no model run",
-            "CPU s, median": float(np.median(seconds)),
-            "CPU s, worst": float(seconds.max()),
-        }
+    """Return CPU seconds and peak memory of a scan, and of its probes where they were run."""
+    rows = [
+        _spent("weights and files, no model run", "CPU s", specimens, lambda e: e["cpu_seconds"]),
+        _spent("the same", "MB at most", specimens, lambda e: e["peak_mb"]),
     ]
+    asked = probes.probed(specimens)
+    if asked:
+        rows.append(
+            _spent("--probe quick, fixed answers", "s", asked, lambda e: e["probes"]["seconds"])
+        )
+    return rows
+
+
+def _spent(
+    what: str, unit: str, specimens: Sequence[Specimen], how: Callable[[Any], float]
+) -> dict[str, Any]:
+    found = np.array([how(specimen.evidence) for specimen in specimens])
+    return {
+        "scan of one adapter": what,
+        "unit": unit,
+        "median": float(np.median(found)),
+        "worst": float(found.max()),
+    }
 
 
 def _facts(cards: Sequence[Mapping[str, Any]], specimens: Sequence[Specimen]) -> dict[str, Any]:
