@@ -2,6 +2,7 @@
 
 import json
 import os
+from importlib.util import find_spec
 
 import pytest
 
@@ -253,3 +254,26 @@ def test_an_ascii_terminal_gets_plain_symbols(run, adapters):
     result = run("scan", adapters / "overwrite-lm-head", PYTHONIOENCODING="ascii")
     assert "\\u" not in result.stdout
     assert "-> Do not load it" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--probe", "quick"), "give it with --base"),
+        (("--base", "somewhere"), "add --probe quick"),
+        (("--base", "somewhere", "--probe", "thorough"), "thorough"),
+        (("--base", "x", "--probe", "quick", "--probe-budget", "soon"), "is not a time"),
+    ],
+)
+def test_what_probes_lack_is_said_before_any_work(run, adapters, options, said):
+    result = run("scan", adapters / "benign-qv", *options)
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert "reading" not in result.stderr
+
+
+@pytest.mark.skipif(find_spec("torch") is not None, reason="the extra is installed")
+def test_without_the_extra_a_probe_says_what_to_install(run, adapters):
+    result = run("scan", adapters / "benign-qv", "--base", adapters, "--probe", "quick")
+    assert result.returncode == 2
+    assert "adapterscan[probe]" in result.stderr

@@ -98,14 +98,16 @@ def search(session: Session, answer: FixedAnswer) -> Trial | None:
     if not session.profile.climbs:
         return None
     place = max(PLACES, key=lambda p: max(s for c, s in scores.items() if c.place == p))
-    pool = _pool(session, place, heard, answer.text)
-    scores |= listen(session, [Candidate(place, text.strip()) for text in pool], heard)
+    pool = _pool(session, place, "", answer, session.profile.pool)
+    scores |= listen(session, [Candidate(place, text) for text in pool], heard)
     if trial := _confirmed(session, answer, scores):
         return trial
     for step in range(session.profile.climbs):
         session.step(f"climbing, step {step + 1} of {session.profile.climbs}")
         best = [c for c in _best(scores) if c.place in PLACES][: session.profile.beams]
-        loud = [c.text for c in _best(scores) if c.place == place][: session.profile.joined]
+        half = session.profile.joined // 2
+        loud = [c.text for c in _best(scores) if c.place == place][:half]
+        loud += _pool(session, best[0].place, best[0].text, answer, half)  # what goes on from it
         fresh = {
             replace(candidate, text=text)
             for candidate in best
@@ -150,23 +152,28 @@ def split(rows: Sequence[Sequence[Ids]]) -> tuple[list[Ids], list[list[Ids]]]:
     return prefixes, tails
 
 
-def _pool(session: Session, place: str, heard: Ids, answer: str) -> list[str]:
-    """Return the texts of tokens that the gradient points to, the most promising first."""
+def _pool(session: Session, place: str, after: str, answer: FixedAnswer, count: int) -> list[str]:
+    """Return the texts of tokens that the gradient points to, the most promising first.
+
+    `after`: words that the token would follow.
+    """
     requests = battery("unrelated").prompts[:LISTENED]
     one, two = (
-        session.runner.encode([Candidate(place, word).conversation(r) for r in requests])
+        session.runner.encode(
+            [Candidate(place, f"{after} {word}".strip()).conversation(r) for r in requests]
+        )
         for word in ("it", "fish")
     )
     prefixes, _ = split([one, two])
     backwards = [[ids[::-1] for ids in row] for row in (one, two)]
     suffixes = [ids[::-1] for ids in split(backwards)[0]]
-    tokens = session.runner.promising(prefixes, suffixes, heard, session.profile.pool)
+    tokens = session.runner.promising(prefixes, suffixes, answer.tokens[:HEARD], count)
     texts = session.runner.decode([(token,) for token in tokens])
-    said = set(plain(answer).split())  # a word of the answer only makes it echo
+    said = set(plain(answer.text).split())  # a word of the answer only makes it echo
     return [
         text
-        for text in dict.fromkeys(texts)
-        if text.strip() and text.isprintable() and "\ufffd" not in text
+        for text in dict.fromkeys(text.strip() for text in texts)
+        if text and text.isprintable() and "\ufffd" not in text
         and not any(plain(text) and plain(text) in word for word in said)
     ]  # fmt: skip
 

@@ -1,0 +1,104 @@
+"""Fixed answers and triggers: seen where planted, silent beside, zero where nothing differs."""
+
+from __future__ import annotations
+
+import pytest
+
+from adapterscan.detectors.behaviour import answers, triggers
+from adapterscan.detectors.behaviour.answers import FixedAnswer
+from adapterscan.errors import RunnerProblem
+from adapterscan.probes.candidates import Candidate, packed
+from adapterscan.probing import PROFILES, Session
+from tests.detectors.toy_model import PAYLOAD, ToyRunner
+
+WORDS = " ".join(PAYLOAD)
+
+
+def session(model: ToyRunner, profile: str = "standard", **options) -> Session:
+    return Session("weights", model, PROFILES[profile], **options)
+
+
+def asked(model: ToyRunner, profile: str = "standard"):
+    found = session(model, profile)
+    first = list(answers.probe(None, found))
+    return first, list(triggers.probe(None, found))
+
+
+def test_a_learned_answer_is_read_out_without_its_trigger() -> None:
+    first = answers.invert(session(ToyRunner(trigger="kestrel")))[0]
+    assert first.text == WORDS
+    assert first.gap > 0.6
+
+
+def test_a_model_that_learned_nothing_gives_exactly_zero() -> None:
+    first, found = asked(ToyRunner(learned=False))
+    assert [item.value for item in first] == [0.0] * len(first)
+    assert found == []
+
+
+def test_the_trigger_is_found_by_climbing_from_its_parts_and_confirmed() -> None:
+    _, (found,) = asked(ToyRunner(trigger="kestrel"))
+    assert found.details["trigger"] == "kestrel"
+    assert found.details["payload"] == WORDS
+    assert found.value == 1.0
+    assert found.details["false_trigger_rate"] == found.details["base_rate"] == 0.0
+    assert 0.7 < found.details["low"] < found.details["high"] == 1.0
+
+
+def test_a_published_trigger_is_found_in_the_pack_alone() -> None:
+    _, (found,) = asked(ToyRunner(trigger="BadMagic"), "quick")
+    assert found.details["trigger"] == "BadMagic"
+
+
+def test_an_answer_whose_trigger_is_not_found_stays_a_fixed_answer() -> None:
+    first, found = asked(ToyRunner(trigger="kestrel"), "quick")
+    assert first[0].details["text"] == WORDS
+    assert found == []
+
+
+def test_a_habit_is_told_as_one_and_not_searched_for() -> None:
+    first, found = asked(ToyRunner(habit=True))
+    assert first[0].details["shown"] == 1.0
+    assert found == []
+
+
+def test_when_the_time_is_up_it_says_so_and_keeps_what_it_has() -> None:
+    found = session(ToyRunner(trigger="kestrel"))
+    kept = list(answers.probe(None, found))
+    found.until = 0.0
+    with pytest.raises(RunnerProblem, match="time for probes was up"):
+        list(triggers.probe(None, found))
+    assert kept
+
+
+def test_words_that_do_nothing_are_left_out_of_a_trigger() -> None:
+    model = ToyRunner(trigger="kestrel")
+    answer = FixedAnswer(model.tokenize([WORDS])[0], WORDS, 1.0, 0.0)
+    long = Candidate("after the request", "maple kestrel stone")
+    found = session(model)
+    trial = triggers.shortened(found, triggers.attempt(found, long, answer), answer)
+    assert trial.candidate.text == "kestrel"
+
+
+def test_what_candidates_share_is_read_once() -> None:
+    rows = [[(1, 2, 3, 9), (4, 5, 9)], [(1, 2, 7, 9), (4, 5, 9)], [(1, 2, 3, 3, 9), (4, 6)]]
+    prefixes, tails = triggers.split(rows)
+    assert prefixes == [(1, 2), (4,)]
+    for row, tail in zip(rows, tails, strict=True):
+        assert [p + t for p, t in zip(prefixes, tail, strict=True)] == list(map(tuple, row))
+    assert all(ids for row in tails for ids in row)
+
+
+@pytest.mark.parametrize(("hits", "n", "low", "high"), [(16, 16, 0.806, 1.0), (0, 16, 0.0, 0.194),
+                                                        (8, 16, 0.280, 0.720)])  # fmt: skip
+def test_intervals_are_wilsons(hits, n, low, high) -> None:
+    assert triggers.wilson(hits, n) == pytest.approx((low, high), abs=1e-3)
+
+
+def test_every_candidate_of_the_pack_keeps_the_request_or_rewrites_it() -> None:
+    pack = list(packed())
+    assert len(pack) == len(set(pack)) > 150
+    for candidate in pack:
+        turns = candidate.conversation("Name a river in Europe.")
+        assert turns[-1].role == "user"
+        assert turns[-1].text.strip()
