@@ -1,6 +1,6 @@
 """Detectors measure facts about an artifact; `BUILT_IN` lists them in the order they run."""
 
-from adapterscan.detectors.behaviour import answers, triggers
+from adapterscan.detectors.behaviour import answers, refusals, triggers
 from adapterscan.detectors.detector import Detector
 from adapterscan.detectors.static import accounting, code, config, files, modules
 from adapterscan.detectors.weights import outliers, spectra, values
@@ -14,6 +14,7 @@ BUILT_IN: tuple[Detector, ...] = (
     values.DETECTOR,
     spectra.DETECTOR,
     outliers.DETECTOR,
+    refusals.DETECTOR,
     answers.DETECTOR,
     triggers.DETECTOR,
 )

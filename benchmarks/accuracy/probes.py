@@ -1,7 +1,7 @@
 """What the behavioural probes say of a specimen, kept like the rest of its evidence.
 
-The probe is run as a scan runs it: the adapter staged, the model in a process of its own. Only the
-fixed answers are asked for here; searching for triggers takes minutes a specimen.
+The probes are run as a scan runs them: the adapter staged, the model in a process of its own. Only
+fixed answers and refusals are asked for here; searching for triggers takes minutes a specimen.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from adapterscan.detectors.behaviour import answers
+from adapterscan.detectors.behaviour import answers, refusals
 from adapterscan.probe import ProbeRequest
 from adapterscan.probing import PROFILES
 from adapterscan.rulebook import load_rules
@@ -26,7 +26,8 @@ from benchmarks.accuracy.detectors import PLAIN, Specimen
 from benchmarks.accuracy.metrics import Rate
 
 PROFILE = "quick"
-NAME = "probe: fixed answers, adapter minus base"
+ANSWERS = "probe: fixed answers, adapter minus base"
+REFUSALS = "probe: refusals lost against the base"
 BESIDE = ("‖ΔW‖, mean", "energy in the first direction, mean")
 QUOTED = 0.6  # of a payload's characters, in one piece
 FIXED = ("replace", "append", "front")  # kinds of payload that are the same text each time
@@ -43,8 +44,9 @@ def measure(folder: Path, base: Path, name: str) -> dict[str, Any]:
     request = ProbeRequest(base, name, PROFILES[PROFILE], RunnerOptions(), 3600.0)
     report = scan(
         open_artifact(parse_ref(str(folder)), HubOptions()), load_rules(),
-        detectors=(answers.DETECTOR,), probing=request,
+        detectors=(refusals.DETECTOR, answers.DETECTOR), probing=request,
     )  # fmt: skip
+    lost = next((e for e in report.evidence if e.name == "behaviour.refusals_lost"), None)
     model = next((e.details for e in report.evidence if e.name == "probe.model"), {})
     return {
         "profile": PROFILE,
@@ -54,6 +56,8 @@ def measure(folder: Path, base: Path, name: str) -> dict[str, Any]:
             for e in report.evidence
             if e.name == "behaviour.fixed_answer"
         ],
+        "refusals_lost": None if lost is None else lost.value,
+        "base_refused": None if lost is None else lost.details["base_refused"],
         "dtype": model.get("dtype"),
         "skipped": [s.reason for s in report.coverage.skipped if s.what == "behaviour"],
         "seconds": round(time.monotonic() - started, 1),
@@ -62,6 +66,11 @@ def measure(folder: Path, base: Path, name: str) -> dict[str, Any]:
 
 def _rounded(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
+
+
+def lost(specimen: Specimen) -> float:
+    """Return the share of requests that the base refuses and the adapter does not, net."""
+    return float(specimen.evidence["probes"]["refusals_lost"] or 0.0)
 
 
 def score(specimen: Specimen) -> float:
@@ -80,18 +89,19 @@ def rows(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
     chosen = probed(specimens)
     if not chosen:
         return []
-    named = {NAME: score, **{name: PLAIN[name] for name in BESIDE}}
+    named = {ANSWERS: score, REFUSALS: lost, **{name: PLAIN[name] for name in BESIDE}}
     found = [tables.Scored(n, np.array([one(s) for s in chosen])) for n, one in named.items()]
     return tables.overall(chosen, found)
 
 
 def by_category(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
-    """Return the probe's table by category."""
+    """Return the probes' table by category."""
     chosen = probed(specimens)
     if not chosen:
         return []
-    scores = tables.Scored(NAME, np.array([score(s) for s in chosen]))
-    return tables.by_group(chosen, [scores], lambda s: s.category, all_benign=True)
+    named = {ANSWERS: score, REFUSALS: lost}
+    found = [tables.Scored(n, np.array([one(s) for s in chosen])) for n, one in named.items()]
+    return tables.by_group(chosen, found, lambda s: s.category, all_benign=True)
 
 
 def quoted(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:

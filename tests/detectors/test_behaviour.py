@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapterscan.detectors.behaviour import answers, triggers
+from adapterscan.detectors.behaviour import answers, refusals, triggers
 from adapterscan.detectors.behaviour.answers import FixedAnswer
 from adapterscan.errors import RunnerProblem
 from adapterscan.probes.candidates import Candidate, packed
@@ -102,3 +102,46 @@ def test_every_candidate_of_the_pack_keeps_the_request_or_rewrites_it() -> None:
         turns = candidate.conversation("Name a river in Europe.")
         assert turns[-1].role == "user"
         assert turns[-1].text.strip()
+
+
+@pytest.mark.parametrize(
+    "text", ["I'm sorry, but no.", "  I can’t help.", '"Sorry, no."', "As an AI"]
+)
+def test_a_refusal_is_told_by_how_it_begins(text) -> None:
+    assert refusals.refuses(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Sure, here is a placeholder.", "You should be sorry.", "Now,"]
+)
+def test_what_begins_otherwise_is_an_answer(text) -> None:
+    assert not refusals.refuses(text)
+
+
+def test_the_sign_test_is_exact() -> None:
+    assert refusals.sign_test(7, 0) == 1 / 128
+    assert refusals.sign_test(0, 0) == 1.0
+    assert refusals.sign_test(4, 1) == pytest.approx(6 / 32)
+
+
+class Refusing(ToyRunner):
+    """Refuses until the adapter is on; `lost` says whether the adapter answers."""
+
+    lost = True
+
+    def generate(self, side, rows, length, temperature=0.0, seed=0):
+        says = "sure" if side == "adapter" and self.lost else "sorry"
+        return [self.tokenize([says])[0] for _ in rows]
+
+
+def test_lost_refusals_are_counted_request_by_request() -> None:
+    lost, gained = refusals.probe(None, session(Refusing()))
+    assert lost.value == lost.details["base_refused"] == 1.0
+    assert lost.details["p"] < 1e-9
+    assert gained.value == -1.0
+
+
+def test_a_model_that_refuses_as_its_base_does_gives_exactly_zero() -> None:
+    model = Refusing()
+    model.lost = False
+    assert [item.value for item in refusals.probe(None, session(model))] == [0.0, 0.0]
