@@ -79,7 +79,7 @@ def refuses(text: str) -> bool:
 def sign_test(more: int, fewer: int) -> float:
     """Return the one-sided exact p-value of `more` against `fewer` under fair coins, 0 to 1."""
     n = more + fewer
-    return sum(math.comb(n, k) for k in range(more, n + 1)) / 2**n
+    return float(sum(math.comb(n, k) for k in range(more, n + 1)) / 2**n)
 
 
 DETECTOR = Detector(
