@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from adapterscan.errors import NotFound, SourceError, TooLarge, Unreachable, UsageError
 from adapterscan.model import SourceKind
@@ -56,6 +57,15 @@ def _local(path: Path, name: str) -> Base:
 def _hub(repository: str, revision: str | None, options: HubOptions) -> Base:
     """Fetch what a model needs, at one commit, into the hub client's cache."""
     from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.hf_api import RepoFile
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Silent(tqdm):
+        """A progress bar that is none."""
+
+        def __init__(self, *given: Any, **options: Any) -> None:
+            super().__init__(*given, **{**options, "disable": True})
+
     from huggingface_hub.errors import (
         HfHubHTTPError,
         LocalEntryNotFoundError,
@@ -68,14 +78,12 @@ def _hub(repository: str, revision: str | None, options: HubOptions) -> Base:
         commit = revision
         if not options.offline:
             api = HfApi(endpoint=options.endpoint, token=options.token)
-            info = api.model_info(
-                repository, revision=revision, files_metadata=True, timeout=options.timeout
-            )
-            commit = info.sha
+            commit = api.model_info(repository, revision=revision, timeout=options.timeout).sha
+            tree = api.list_repo_tree(repository, revision=commit)
             size = sum(
-                file.size or 0
-                for file in info.siblings or ()
-                if file.rfilename.endswith(".safetensors")
+                entry.size
+                for entry in tree
+                if isinstance(entry, RepoFile) and entry.path.endswith(".safetensors")
             )
             if size > options.max_download:
                 raise TooLarge(
@@ -85,7 +93,7 @@ def _hub(repository: str, revision: str | None, options: HubOptions) -> Base:
         folder = snapshot_download(
             repository, revision=commit, allow_patterns=list(WANTED), endpoint=options.endpoint,
             token=options.token, cache_dir=options.cache_dir, local_files_only=options.offline,
-            etag_timeout=options.timeout,
+            etag_timeout=options.timeout, tqdm_class=None if options.progress else Silent,
         )  # fmt: skip
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise NotFound(f"no base model {repository} at {revision or 'its main branch'}: "
