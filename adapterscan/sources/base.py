@@ -64,7 +64,7 @@ def _hub(repository: str, revision: str | None, options: HubOptions) -> Base:
         """A progress bar that is none."""
 
         def __init__(self, *given: Any, **options: Any) -> None:
-            super().__init__(*given, **{**options, "disable": True})
+            super().__init__(*given, **{**options, "disable": True})  # type: ignore[no-untyped-call]
 
     from huggingface_hub.errors import (
         HfHubHTTPError,
