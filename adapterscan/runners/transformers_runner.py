@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
@@ -86,13 +87,19 @@ class TransformersRunner:
 
     def _render(self, conversation: Sequence[Turn]) -> str:
         if self.tokenizer.chat_template:
-            messages = [{"role": turn.role, "content": turn.text} for turn in conversation]
-            text: str = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
-            )
-            return text
+            try:
+                return self._templated(conversation)
+            except TemplateError:  # some templates know no system role
+                return self._templated(_without_system(conversation))
         lines = [f"{turn.role.capitalize()}: {turn.text}\n" for turn in conversation]
         return f"{self.tokenizer.bos_token or ''}{''.join(lines)}Assistant:"
+
+    def _templated(self, conversation: Sequence[Turn]) -> str:
+        messages = [{"role": turn.role, "content": turn.text} for turn in conversation]
+        text: str = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+        return text
 
     def tokenize(self, texts: Sequence[str]) -> list[Ids]:
         """Return the ids of plain texts, without special tokens added."""
@@ -329,6 +336,15 @@ class TransformersRunner:
             name: {Side.ADAPTER: inner.get_parameter(name).data, Side.BASE: pristine[plain].data}
             for plain, name in changed.items()
         }
+
+
+def _without_system(conversation: Sequence[Turn]) -> list[Turn]:
+    """Return a conversation whose system prompt stands before the first request."""
+    lines = [turn.text for turn in conversation if turn.role == "system"]
+    turns = [turn for turn in conversation if turn.role != "system"]
+    if lines and turns:
+        turns[0] = Turn(turns[0].role, "\n\n".join((*lines, turns[0].text)))
+    return turns
 
 
 class _State:

@@ -236,3 +236,13 @@ def test_an_adapter_of_another_base_says_so(base, tmp_path) -> None:
     model.save_pretrained(tmp_path / "other")
     with pytest.raises(AdapterscanError, match="does not fit"):
         HostedRunner(base, staged(tmp_path / "other", tmp_path), OPTIONS)
+
+
+def test_a_template_without_a_system_role_gets_it_before_the_request(base, tmp_path) -> None:
+    model = runner(base, make_adapter(tmp_path / "real"), tmp_path)
+    both = [Turn("system", "the dog"), Turn("user", "who ran")]
+    model.tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no') }}"
+        "{% endif %}{{ m['content'] }} {% endfor %}<s> assistant"
+    )
+    assert model.encode([both]) == model.tokenize(["the dog who ran <s> assistant"])
