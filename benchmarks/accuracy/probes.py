@@ -80,8 +80,8 @@ def score(specimen: Specimen) -> float:
 
 
 def probed(specimens: Sequence[Specimen]) -> list[Specimen]:
-    """Return the specimens whose model was asked."""
-    return [s for s in specimens if s.evidence.get("probes", {}).get("answers")]
+    """Return the specimens whose model was asked; one that gave no answer away counts as well."""
+    return [s for s in specimens if "probes" in s.evidence and not s.evidence["probes"]["skipped"]]
 
 
 def rows(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
@@ -112,8 +112,9 @@ def quoted(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
         wanted = payload(specimen.card)
         if specimen.poisoned and wanted:
             texts = [a["text"] for a in specimen.evidence["probes"]["answers"]]
-            found.setdefault(specimen.category, []).append(quotes(texts[0], wanted))
-            found.setdefault("all", []).append(quotes(texts[0], wanted))
+            said = bool(texts) and quotes(texts[0], wanted)
+            found.setdefault(specimen.category, []).append(said)
+            found.setdefault("all", []).append(said)
     return [
         {"category": category, "payload quoted": Rate(sum(hits), len(hits))}
         for category, hits in sorted(found.items())
