@@ -16,6 +16,7 @@ from adapterscan.probing import Profile, Session
 from adapterscan.reading import Contents
 from adapterscan.runners.host import HostedRunner, RunnerOptions
 from adapterscan.staging import stage
+from adapterscan.text import printable
 
 WHAT = "behaviour"
 
@@ -37,9 +38,10 @@ def run_probes(
     adapters: Sequence[Adapter],
     detectors: Iterable[Detector],
     add: Callable[[Iterable[Evidence]], None],
+    asked: list[str],
     progress: Callable[[str], None],
 ) -> Iterator[Skipped]:
-    """Ask base + adapter and base; `add` takes the evidence as it comes.
+    """Ask base + adapter and base; `add` takes the evidence as it comes, `asked` what was done.
 
     Yields what could not be asked. An interruption ends the probes and keeps what was found.
     """
@@ -64,6 +66,9 @@ def run_probes(
                     yield from _one(detector, contents, session, add)
     except AdapterscanError as error:
         yield Skipped(WHAT, error.reason, True, error.hint)
+    except Exception as error:  # whatever breaks, what was found before stands
+        reason = f"{type(error).__name__} while the model was prepared: {error}"
+        yield Skipped(WHAT, printable(reason, 300), True, "see docs/probes.md, Troubles")
     except KeyboardInterrupt:
         yield Skipped(
             WHAT, "interrupted; what was found before is in this report", True, "run it again"
@@ -78,8 +83,13 @@ def _one(
 ) -> Iterator[Skipped]:
     try:
         add(detector.probe(contents, session))
+        session.asked.append(detector.inspects)
     except AdapterscanError as error:
         yield Skipped(detector.inspects, error.reason, True, error.hint, detector.name)
+    except Exception as error:  # input is hostile: whatever it breaks, the report stands
+        reason = f"{type(error).__name__} in detector {detector.name}"
+        hint = "this is a defect of adapterscan: please report it with the adapter's name"
+        yield Skipped(detector.inspects, reason, True, hint, detector.name)
 
 
 def _stage(contents: Contents, adapter: Adapter, folder: Path) -> None:

@@ -96,7 +96,8 @@ class Session:
     profile: Profile
     until: float = float("inf")  # time.monotonic() when the time is up
     progress: Callable[[str], None] = lambda _: None
-    answers: list[FixedAnswer] = field(default_factory=list)  # most certain first
+    answers: list[FixedAnswer] | None = None  # most certain first; None: not read
+    asked: list[str] = field(default_factory=list)  # what was asked to its end
 
     def step(self, what: str) -> None:
         """Say what comes next. Raises RunnerProblem when the time is up."""

@@ -81,6 +81,7 @@ def scan(
     skipped = list(artifact.problems)
     adapters: list[AdapterSummary] = []
     probed: list[Adapter] = []
+    asked: list[str] = []
     for weighed in read_files(contents, workers=workers, progress=progress):
         docket.add(contents.evidence)
         contents.evidence.clear()
@@ -99,7 +100,7 @@ def scan(
     if probing:
         from adapterscan.probe import run_probes  # what only probes need
 
-        skipped += run_probes(probing, contents, probed, detectors, docket.add, progress)
+        skipped += run_probes(probing, contents, probed, detectors, docket.add, asked, progress)
     else:
         skipped.append(NOT_PROBED)
     if not adapters and not any(item.failed for item in skipped):
@@ -119,7 +120,7 @@ def scan(
         evidence=evidence,
         counts=docket.counts(),
         coverage=Coverage(
-            tuple(d.inspects for d in detectors if probing or Need.RUNNER not in d.needs),
+            (*(d.inspects for d in detectors if Need.RUNNER not in d.needs), *asked),
             (*unique, *BEYOND),
         ),
         versions={

@@ -22,6 +22,7 @@ from adapterscan.errors import ChangedWhileReading, Unsupported
 from adapterscan.formats.accounting import Role
 from adapterscan.formats.deltas import Delta
 from adapterscan.formats.peft import Adapter
+from adapterscan.formats.peft_types import COMMON_FIELDS, FIELDS
 from adapterscan.model import File
 
 _PLAIN = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
@@ -29,12 +30,17 @@ _PREFIX = "base_model.model."
 _SUPPORTED = frozenset({"LORA"})
 _KINDS = frozenset({"linear", "embedding"})
 _INITIALISATIONS = (None, True, False, "gaussian")
-#: Fields that change what the tensors mean.
-_BEYOND = (
-    "layer_replication", "megatron_config", "eva_config", "corda_config", "use_qalora",
-    "use_bdlora", "alora_invocation_tokens", "arrow_config",
-)  # fmt: skip
+#: Fields of peft that we read ourselves, or that do nothing at inference. Any other one that is set
+#: means something that we would not stage: it fails closed, new fields of peft included.
+_UNDERSTOOD = frozenset(
+    "peft_type auto_mapping base_model_name_or_path revision task_type inference_mode peft_version "
+    "target_modules exclude_modules modules_to_save layers_to_transform layers_pattern bias "
+    "fan_in_fan_out runtime_config alpha_pattern init_lora_weights loftq_config lora_alpha "
+    "lora_bias lora_dropout megatron_core qalora_group_size r rank_pattern target_parameters "
+    "trainable_token_indices use_dora use_rslora".split()
+)
 _CHUNK = 1 << 20
+_PATTERNS = 2000  # peft tries each on each module
 _NEXT = "its files and weights were analysed; to see its behaviour, run it yourself in a sandbox"
 
 
@@ -74,29 +80,40 @@ def _config(adapter: Adapter) -> dict[str, Any]:
     odd = {delta.kind for delta in adapter.deltas} - _KINDS
     if odd or given.target_parameters:
         raise _not_yet(adapter, f"updates of kind {', '.join(sorted(odd)) or 'parameter'}")
-    for field in _BEYOND:
-        if given.raw.get(field):
+    if given.task_type not in ("", "CAUSAL_LM"):
+        raise _not_yet(adapter, f"probing adapters for {given.task_type} is not supported yet")
+    for field in sorted(COMMON_FIELDS | FIELDS["LORA"]):
+        if field not in _UNDERSTOOD and given.raw.get(field):
             raise _not_yet(adapter, f"{field} is set")
+    if any(delta.diag is not None for delta in adapter.deltas):
+        raise _not_yet(adapter, "it has a diagonal between its factors")
     if given.raw.get("init_lora_weights") not in _INITIALISATIONS:
         raise _not_yet(adapter, "its initialisation changes the base")
     unused = set(adapter.untargeted)  # a loader skips them, so they must stay untargeted
-    modules = {
-        _module(adapter, delta.module): delta
-        for delta in adapter.deltas
-        if delta.module not in unused
-    }
-    ranks = Counter(delta.rank for delta in modules.values())
-    rank = ranks.most_common(1)[0][0] if ranks else 1
-    whole = sorted({_owner(adapter, item.path) for item in adapter.accounted
-                    if item.role is Role.DECLARED})  # fmt: skip
+    used = [delta for delta in adapter.deltas if delta.module not in unused]
+    modules = {_module(adapter, delta.module): delta for delta in used}
+    for delta in used:
+        _as_saved(adapter, delta)
+    shapes = Counter((delta.rank, _alpha(adapter, delta)) for delta in modules.values())
+    rank, alpha = shapes.most_common(1)[0][0] if shapes else (1, 1.0)
+    ranks = {m: d.rank for m, d in modules.items() if d.rank != rank}
+    alphas = {m: _alpha(adapter, d) for m, d in modules.items() if _alpha(adapter, d) != alpha}
+    if len(ranks) + len(alphas) > _PATTERNS:
+        raise _not_yet(adapter, "thousands of modules have a rank or scale of their own")
+    declared = (item for item in adapter.accounted if item.role is Role.DECLARED)
+    whole = sorted(
+        {_owner(adapter, item.path) for item in declared if not item.why.startswith("bias:")}
+    )
+    if set(whole) & modules.keys():
+        raise _not_yet(adapter, "a module is both replaced and updated")
     return {
         "peft_type": "LORA",
-        "task_type": given.task_type if given.task_type in ("CAUSAL_LM", "SEQ_CLS") else None,
+        "task_type": "CAUSAL_LM",
         "inference_mode": True,
         "r": rank,
-        "lora_alpha": rank,
-        "rank_pattern": _pattern({m: d.rank for m, d in modules.items() if d.rank != rank}),
-        "alpha_pattern": _pattern({m: _alpha(adapter, d) for m, d in modules.items()}),
+        "lora_alpha": alpha,
+        "rank_pattern": _pattern(ranks),
+        "alpha_pattern": _pattern(alphas),
         "target_modules": sorted(modules),
         "modules_to_save": whole or None,
         "use_dora": given.dora,
@@ -105,6 +122,13 @@ def _config(adapter: Adapter) -> dict[str, Any]:
         "lora_bias": given.raw.get("lora_bias") is True,
         "trainable_token_indices": _indices(adapter, given.raw.get("trainable_token_indices")),
     }
+
+
+def _as_saved(adapter: Adapter, delta: Delta) -> None:
+    """Raise Unsupported where a factor is not called as peft saves it: a loader may skip it."""
+    for factor in (delta.a, delta.b):
+        if not factor.name.startswith(f"{_PREFIX}{delta.module.removeprefix(_PREFIX)}.lora_"):
+            raise _not_yet(adapter, "its tensors have names that peft would not load")
 
 
 def _alpha(adapter: Adapter, delta: Delta) -> float:
@@ -116,8 +140,8 @@ def _alpha(adapter: Adapter, delta: Delta) -> float:
 
 
 def _pattern(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values by name as peft matches them: by `re`, and after any prefix."""
-    return {re.escape(name): value for name, value in sorted(values.items())}
+    """Return values by name as peft matches them: by `re`, after any prefix but for the `^`."""
+    return {"^" + re.escape(name): value for name, value in sorted(values.items())}
 
 
 def _module(adapter: Adapter, name: str) -> str:

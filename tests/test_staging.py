@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,12 +53,11 @@ def test_scales_and_modules_are_ours_whatever_the_patterns_say(tmp_path) -> None
     told = written(folder, tmp_path / "out")
     plain = written(BENIGN, tmp_path / "plain")
     assert told["target_modules"] == plain["target_modules"]
-    changed = {
-        name
-        for name, alpha in told["alpha_pattern"].items()
-        if alpha != plain["alpha_pattern"][name]
+    assert told["lora_alpha"] == plain["lora_alpha"]
+    assert plain["alpha_pattern"] == {}
+    assert told["alpha_pattern"] == {
+        "^" + re.escape(name): 64.0 for name in plain["target_modules"] if ".layers.0." in name
     }
-    assert changed == {name for name in plain["alpha_pattern"] if r"layers\.0\." in name}
 
 
 def test_a_field_that_nobody_knows_goes_no_further(tmp_path) -> None:
@@ -78,6 +78,7 @@ def test_a_field_that_nobody_knows_goes_no_further(tmp_path) -> None:
     ("peft_type", "IA3"), ("peft_type", ""), ("layer_replication", [[0, 4]]),
     ("init_lora_weights", "pissa"), ("use_bdlora", {"x": 1}), ("lora_alpha", 1e308),
     ("trainable_token_indices", ["1; rm"]), ("alora_invocation_tokens", [1, 2]),
+    ("task_type", "SEQ_CLS"), ("kasa_config", {"x": 1}), ("ensure_weight_tying", True),
 ])  # fmt: skip
 def test_what_cannot_be_said_so_is_not_loaded(tmp_path, field, value) -> None:
     folder = copied(tmp_path, **{field: value})

@@ -1,8 +1,8 @@
 """The process that runs the model: `python -m adapterscan.runners.child`.
 
 Reads one JSON line per question from standard input and answers with one. Whatever libraries print
-goes to standard error. It has no token of any hub, no network to look for files on, and a limit on
-its memory.
+goes to standard error. Its environment has no token of any hub and tells the hub's client to stay
+offline; its memory is limited where the asker says so.
 """
 
 from __future__ import annotations

@@ -52,10 +52,13 @@ class HostedRunner:
         """Start the process and load `base` and the staged `adapter`. Raises RunnerProblem."""
         require_libraries()
         self._options = options
+        self.until = float("inf")  # time.monotonic() after which no question waits
+        self._stopped = ""
         environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        environment |= {"HF_TOKEN_PATH": os.devnull, "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
         environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(options.threads)}
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "adapterscan.runners.child"],
+            [sys.executable, "-P", "-W", "ignore", "-m", "adapterscan.runners.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -142,7 +145,8 @@ class HostedRunner:
 
     def _call(self, method: str, *given: Any) -> Any:
         question = {"ask": method, "with": given}
-        return wire.ANSWERS[method](self._ask(question, self._options.call_seconds))
+        left = max(1.0, self.until - time.monotonic())
+        return wire.ANSWERS[method](self._ask(question, min(left, self._options.call_seconds)))
 
     def _ask(self, question: dict[str, Any], seconds: float) -> Any:
         assert self._process.stdin is not None  # noqa: S101 - opened as a pipe above
@@ -168,16 +172,18 @@ class HostedRunner:
                 raise self._ended()
             if time.monotonic() > until:
                 self.close()
-                raise RunnerProblem(
-                    f"the model did not answer within {seconds:.0f} s, and was stopped",
-                    hint="give it more time or threads, or a smaller battery (--probe quick)",
-                )
+                self._stopped = f"the model did not answer within {seconds:.0f} s, and was stopped"
+                raise self._ended()
 
     def _keep(self, line: bytes) -> None:
         self._said += line
         del self._said[:-_STDERR_KEPT]
 
     def _ended(self) -> RunnerProblem:
+        if self._stopped:
+            return RunnerProblem(
+                self._stopped, hint="give it more time (--probe-budget) or threads (--jobs)"
+            )
         self._process.wait()
         last = self._said.decode("utf-8", "replace").strip().splitlines()[-1:]
         said = f": {printable(last[0], 200)}" if last else ""

@@ -10,6 +10,8 @@ after; what changed is kept in both versions and exchanged whenever the side is.
 from __future__ import annotations
 
 import hashlib
+import json
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +28,9 @@ from adapterscan.runner import Chain, Choice, Contrast, Facts, Ids, Side, Tails,
 
 #: Keys, values and logits of one batch, bytes: what is needed beside base and adapter.
 BATCH_BYTES = 384 << 20
+BLOCK = 8192  # rows of the embedding table that are looked at in float32 at once
 LOGIT_BYTES = 192 << 20  # of a part of the candidates, for each side
+ATTENTION = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 OPENED = 6  # prefixes that are kept open, for each side's half
 #: Below this probability a token's rise is noise: it is taken as that much likelier everywhere.
 FLOOR = 1e-6
@@ -51,7 +55,7 @@ class TransformersRunner:
         model = _load(base, device, self._dtype)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         before = _digests(model)
-        self.model: Any = PeftModel.from_pretrained(model, str(adapter)).eval()
+        self.model: Any = _loaded(model, adapter)
         self.model.requires_grad_(False)
         for (
             parameter
@@ -65,6 +69,9 @@ class TransformersRunner:
         self._side = Side.ADAPTER
         self._opened: dict[tuple[Side, tuple[Ids, ...]], _Opened] = {}
         config = model.config.get_text_config()
+        kinds = set(getattr(config, "layer_types", None) or ()) - ATTENTION
+        if kinds:
+            raise ValueError(f"layers of kind {', '.join(sorted(kinds))} are not supported yet")
         self._cache_bytes = _cache_bytes(config)
         self._vocabulary = int(model.get_output_embeddings().weight.shape[0])
         self.facts = Facts(
@@ -134,7 +141,7 @@ class TransformersRunner:
         logits = torch.empty(len(tails), len(prefixes), self._vocabulary, device=self.device)
         for rows, places, given in self._batches(side, prefixes, tails, 1):
             logits[rows, places] = given[:, -1].float()
-        return logits.log_softmax(-1)
+        return _numbers(logits).log_softmax(-1)
 
     @torch.inference_mode()
     def score(
@@ -145,7 +152,7 @@ class TransformersRunner:
         wanted = torch.tensor(target, device=self.device)
         longer = [[(*tail, *target[:-1]) for tail in row] for row in tails]
         for rows, places, given in self._batches(side, prefixes, longer, len(target)):
-            logits = given.float()
+            logits = _numbers(given.float())
             chosen = logits.gather(2, wanted.expand(len(logits), -1)[:, :, None])[:, :, 0]
             scores[rows, places] = (chosen - logits.logsumexp(-1)).sum(1)
         return [tuple(row) for row in scores.tolist()]
@@ -158,6 +165,13 @@ class TransformersRunner:
         """
         if not chains:
             return []
+        width = max(map(len, prefixes)) + len(chains[0]) + length
+        row_bytes = 2 * self._cache_bytes * width + 12 * self._vocabulary
+        at_once = max(1, BATCH_BYTES // (row_bytes * len(prefixes)))
+        parts = (chains[i : i + at_once] for i in range(0, len(chains), at_once))
+        return [chain for part in parts for chain in self._roll(prefixes, part, length)]
+
+    def _roll(self, prefixes: Sequence[Ids], chains: Sequence[Ids], length: int) -> list[Chain]:
         n, p = len(chains), len(prefixes)
         fed = torch.tensor(chains, device=self.device)
         heads, last = [prefix[:-1] for prefix in prefixes], [prefix[-1] for prefix in prefixes]
@@ -170,6 +184,7 @@ class TransformersRunner:
             mean = {}
             for side in Side:
                 logits = self._forward(side, given[:, None], states[side], 1)[:, -1].float()
+                logits = _numbers(logits)
                 mean[side] = logits.softmax(-1).view(p, n, -1).mean(0)
             likely = mean[Side.ADAPTER].argmax(-1)
             chosen = fed[:, step] if step < fed.shape[1] else likely
@@ -192,7 +207,7 @@ class TransformersRunner:
         Source: HotFlip (Ebrahimi et al. 2018), with the base's gradient subtracted.
         """
         table = self.model.get_base_model().get_input_embeddings()
-        weights = table.weight.detach().float()
+        weights = table.weight.detach()
         neutral = [ids[0] for ids in self.tokenize([" it", " please", " x"]) if ids]
         slope = torch.zeros(weights.shape[1], device=self.device)
         for side, sign in ((Side.ADAPTER, 1.0), (Side.BASE, -1.0)):
@@ -201,7 +216,8 @@ class TransformersRunner:
                     for token in neutral:
                         ids = torch.tensor([(*prefix, token, *suffix, *target)], device=self.device)
                         slope += sign * self._slope(table, ids, len(prefix), target)
-        scores = (weights / weights.norm(dim=1, keepdim=True).clamp(min=1e-6)) @ slope
+        blocks = (block.float() for block in weights.split(BLOCK))
+        scores = torch.cat([(b @ slope) / b.norm(dim=1).clamp(min=1e-6) for b in blocks])
         return [int(token) for token in scores.topk(min(count, len(scores))).indices.tolist()]
 
     @torch.enable_grad()
@@ -326,11 +342,14 @@ class TransformersRunner:
     def _replaced(self, base: Path, before: Mapping[str, str]) -> dict[str, dict[Side, Tensor]]:
         """Return both versions of every base parameter that loading the adapter changed."""
         inner = self.model.get_base_model()
-        after = {_plain(name): (name, digest) for name, digest in _digests(inner).items()}
-        changed = {plain: name for plain, (name, digest) in after.items()
-                   if plain in before and before[plain] != digest}  # fmt: skip
+        names = {_plain(name): name for name, _ in _tensors(inner) if _plain(name) in before}
+        after = _digests(inner)
+        changed = {plain: name for plain, name in names.items() if before[plain] != after[name]}
         if not changed:
             return {}
+        parameters = {name for name, _ in inner.named_parameters()}
+        if buffers := sorted(set(changed.values()) - parameters):
+            raise ValueError(f"the adapter replaces buffers of the base: {', '.join(buffers[:3])}")
         pristine = dict(_load(base, self.device, self._dtype).named_parameters())
         return {
             name: {Side.ADAPTER: inner.get_parameter(name).data, Side.BASE: pristine[plain].data}
@@ -375,6 +394,13 @@ class _Opened:
         for index, layer in enumerate(self._cache.layers):
             cache.update(layer.keys[places], layer.values[places], index)
         return _State(cache, self._mask[places])
+
+
+def _numbers(logits: Tensor) -> Tensor:
+    """Return logits as they are. Raises ArithmeticError where a model overflowed."""
+    if bool(torch.isnan(logits).any()) or bool(torch.isposinf(logits).any()):
+        raise ArithmeticError("the model's answers are not numbers")
+    return logits
 
 
 def _contrast(adapter: Tensor, base: Tensor, top: int) -> Contrast:
@@ -425,14 +451,39 @@ def _where(base: Path) -> dict[str, Any]:
     return {**told, "pretrained_model_name_or_path": str(base)}
 
 
+def _loaded(model: Any, adapter: Path) -> Any:
+    """Return the base with the staged adapter on it, all of it.
+
+    Raises ValueError where peft left something out: it loads without strictness and only warns.
+    """
+    told = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = PeftModel.from_pretrained(model, str(adapter)).eval()
+    if any("missing adapter keys" in str(warning.message) for warning in said):
+        raise ValueError("not found in the base model: some of the adapter's tensors were not used")
+    inner = found.get_base_model()
+    adapted = {name for name, module in inner.named_modules() if hasattr(module, "lora_A")}
+    wanted = set(told["target_modules"])
+    saved = {name for name, module in inner.named_modules() if hasattr(module, "modules_to_save")}
+    left = sorted((wanted ^ adapted) | (set(told["modules_to_save"] or ()) - saved))
+    if left:
+        raise ValueError(f"not found in the base model: {len(left)} modules, such as {left[0]}")
+    return found
+
+
+def _tensors(model: Any) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
 def _digests(model: Any) -> dict[str, str]:
-    """Return the SHA-256 of every parameter by name."""
+    """Return the SHA-256 of every parameter and buffer by name."""
     return {
         name: hashlib.sha256(
-            param.detach().cpu().contiguous().view(torch.uint8).numpy().data
+            tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
         ).hexdigest()
-        for name, param in model.named_parameters()
-        if "lora_" not in name
+        for name, tensor in _tensors(model)
     }
 
 

@@ -48,6 +48,11 @@ def _local(path: Path, name: str) -> Base:
                 f"{name} holds no config.json with *.safetensors",
                 hint="pickled bases are not loaded; convert it, or give a GGUF file",
             )
+        if (path / "adapter_config.json").exists():
+            raise UsageError(
+                f"{name} holds an adapter beside the base, which would be loaded with it",
+                hint="give a folder with the base alone",
+            )
         return Base(path, name, sum(file.stat().st_size for file in weights))
     if not path.is_file():
         raise NotFound(f"there is no file {name}")

@@ -246,3 +246,68 @@ def test_a_template_without_a_system_role_gets_it_before_the_request(base, tmp_p
         "{% endif %}{{ m['content'] }} {% endfor %}<s> assistant"
     )
     assert model.encode([both]) == model.tokenize(["the dog who ran <s> assistant"])
+
+
+def test_a_module_beside_the_working_directory_is_never_imported(
+    base, tmp_path, monkeypatch
+) -> None:
+    folder = staged(make_adapter(tmp_path / "real"), tmp_path)
+    (tmp_path / "json.py").write_text("raise SystemExit('ran')")
+    monkeypatch.chdir(tmp_path)
+    with HostedRunner(base, folder, OPTIONS) as model:
+        assert model.tokenize(["the"]) == [(3,)]
+
+
+def test_a_decoy_cannot_lend_its_scale_to_the_module_that_ends_like_it(base, tmp_path) -> None:
+    folder = make_adapter(tmp_path / "real", target_modules=["q_proj"])
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file)
+    first = {k: v for k, v in tensors.items() if "layers.0.self_attn" in k}
+    decoys = {k.replace("model.model.model.", "model.model."): v.clone() for k, v in first.items()}
+    save_file({**tensors, **decoys}, file)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["alpha_pattern"] = {r"^layers\.0.*": 1e-9}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises((AdapterscanError, ValueError)):  # a module that the base has not
+        runner(base, folder, tmp_path)
+
+
+def test_an_adapter_that_peft_would_load_in_part_is_not_probed(base, tmp_path) -> None:
+    folder = make_adapter(tmp_path / "real")
+    file = folder / "adapter_model.safetensors"
+    renamed = {k.replace("base_model.model.", "module."): v for k, v in load_file(file).items()}
+    save_file(renamed, file)
+    with pytest.raises((AdapterscanError, ValueError)):
+        runner(base, folder, tmp_path)
+
+
+def test_answers_that_are_no_numbers_are_a_problem(base, tmp_path) -> None:
+    folder = make_adapter(tmp_path / "real", size=1e38)
+    model = runner(base, folder, tmp_path)
+    with pytest.raises(ArithmeticError):
+        model.contrast(PREFIXES, TAILS, 3)
+
+
+def test_biases_of_a_base_that_has_them_are_loaded_and_put_back(tmp_path) -> None:
+    torch.manual_seed(0)
+    home = tmp_path / "biased"
+    bases.biased_llama().save_pretrained(home)
+    PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel({"a": 0, "</s>": 1}, unk_token="a")),
+        eos_token="</s>",
+    ).save_pretrained(home)
+    torch.manual_seed(1)
+    model = get_peft_model(
+        bases.biased_llama(), LoraConfig(r=4, target_modules=["q_proj"], bias="all")
+    )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name or "bias" in name:
+                parameter.normal_()
+    model.save_pretrained(tmp_path / "adapter")
+    found = runner(home, tmp_path / "adapter", tmp_path)
+    assert found.facts.overwritten
+    (plain,) = (load_file(path) for path in home.glob("*.safetensors"))
+    with found._as(Side.BASE):
+        inner = found.model.get_base_model().model.layers[0].self_attn.q_proj
+        assert torch.equal(inner.base_layer.bias, plain["model.layers.0.self_attn.q_proj.bias"])

@@ -96,6 +96,7 @@ def _shown(session: Session, answers: Sequence[FixedAnswer]) -> list[FixedAnswer
     return [
         replace(answer, shown=sum(plain(end) in text for text in texts) / len(texts))
         for answer, end in zip(answers, ends, strict=True)
+        if plain(end)
     ]
 
 
