@@ -60,7 +60,9 @@ def run_probes(
             _stage(contents, adapter, Path(folder))
             with HostedRunner(request.base, Path(folder), request.options) as runner:
                 until = time.monotonic() + request.seconds
-                session = Session(adapter.weights.path, runner, request.profile, until, progress)
+                session = Session(
+                    adapter.weights.path, runner, request.profile, until, progress, asked=asked
+                )
                 add(session.facts())
                 for detector in probes:
                     yield from _one(detector, contents, session, add)

@@ -57,6 +57,7 @@ def test_the_payload_of_a_planted_backdoor_is_quoted_and_its_benign_twin_not_acc
         "behaviour-fixed-answer"
     }
     assert not any("behaviour" in finding.rule for finding in twin.findings)
+    assert answers.DETECTOR.inspects in backdoor.coverage.inspected
     assert backdoor.coverage.complete
     assert twin.coverage.complete
 
