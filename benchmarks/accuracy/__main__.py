@@ -164,7 +164,9 @@ def _cost(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
     """Return CPU seconds and peak memory of a scan, and of its probes where they were run."""
     rows = [
         _spent("weights and files, no model run", "CPU s", specimens, lambda e: e["cpu_seconds"]),
-        _spent("the same", "MB at most", specimens, lambda e: e["peak_mb"]),
+        _spent(
+            "the same, in this benchmark's process", "MB at most", specimens, lambda e: e["peak_mb"]
+        ),
     ]
     asked = probes.probed(specimens)
     if asked:
