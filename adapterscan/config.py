@@ -66,10 +66,8 @@ def parse_severity(text: str) -> Severity | None:
 def parse_size(text: str) -> int:
     """Return the bytes meant by `2GB`, `500 MB` or `1000000`. Raises BadConfig."""
     units = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
-    cleaned = text.strip().lower().replace(" ", "").replace("_", "")
-    number = cleaned.rstrip("bkmgt")
     try:
-        size = int(float(number) * units[cleaned[len(number) :]])
+        size = int(_with_unit(text, units))
         if size < 0:
             raise ValueError(text)
         return size
@@ -80,15 +78,20 @@ def parse_size(text: str) -> int:
 def parse_seconds(text: str) -> float:
     """Return the seconds meant by `90s`, `10m`, `2h` or `45`. Raises BadConfig."""
     units = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
-    cleaned = text.strip().lower()
-    number = cleaned.rstrip("smh")
     try:
-        seconds = float(number) * units[cleaned[len(number) :]]
+        seconds = _with_unit(text, units)
         if not 0 < seconds < 1e7:
             raise ValueError(text)
         return seconds
     except (ValueError, KeyError):
         raise BadConfig(f"{text!r} is not a time", hint="write for example 90s or 10m") from None
+
+
+def _with_unit(text: str, units: Mapping[str, float]) -> float:
+    """Return a number times the unit after it. Raises ValueError or KeyError."""
+    cleaned = text.strip().lower().replace(" ", "").replace("_", "")
+    number = cleaned.rstrip("".join(units))
+    return float(number) * units[cleaned[len(number) :]]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from adapterscan.detectors import Detector
@@ -57,15 +58,17 @@ def run_probes(
     progress("loading the base model")
     try:
         with tempfile.TemporaryDirectory(prefix="adapterscan-") as folder:
-            _stage(contents, adapter, Path(folder))
+            stage(contents, adapter, Path(folder))
             with HostedRunner(request.base, Path(folder), request.options) as runner:
-                until = time.monotonic() + request.seconds
-                session = Session(
-                    adapter.weights.path, runner, request.profile, until, progress, asked=asked
-                )
+                until = runner.until = time.monotonic() + request.seconds
+                session = Session(adapter.weights.path, runner, request.profile, until, progress)
                 add(session.facts())
                 for detector in probes:
-                    yield from _one(detector, contents, session, add)
+                    failed = detector.measure(partial(detector.probe, contents, session), add)
+                    if failed:
+                        yield failed
+                    else:
+                        asked.append(detector.inspects)
     except AdapterscanError as error:
         yield Skipped(WHAT, error.reason, True, error.hint)
     except Exception as error:  # whatever breaks, what was found before stands
@@ -75,27 +78,3 @@ def run_probes(
         yield Skipped(
             WHAT, "interrupted; what was found before is in this report", True, "run it again"
         )
-
-
-def _one(
-    detector: Detector,
-    contents: Contents,
-    session: Session,
-    add: Callable[[Iterable[Evidence]], None],
-) -> Iterator[Skipped]:
-    try:
-        add(detector.probe(contents, session))
-        session.asked.append(detector.inspects)
-    except AdapterscanError as error:
-        yield Skipped(detector.inspects, error.reason, True, error.hint, detector.name)
-    except Exception as error:  # input is hostile: whatever it breaks, the report stands
-        reason = f"{type(error).__name__} in detector {detector.name}"
-        hint = "this is a defect of adapterscan: please report it with the adapter's name"
-        yield Skipped(detector.inspects, reason, True, hint, detector.name)
-
-
-def _stage(contents: Contents, adapter: Adapter, folder: Path) -> None:
-    path = adapter.weights.path
-    file = next(file for file in contents.artifact.files if file.path == path)
-    record = next(record for record in contents.records if record.path == path)
-    stage(adapter, file, record.sha256, folder)

@@ -7,12 +7,12 @@ the model is what the search for its trigger listens for.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from adapterscan.errors import RunnerProblem
 from adapterscan.model import Evidence, Subject
-from adapterscan.runner import Runner
+from adapterscan.runner import Ids, Runner, Side, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,18 @@ class Session:
     until: float = float("inf")  # time.monotonic() when the time is up
     progress: Callable[[str], None] = lambda _: None
     answers: list[FixedAnswer] | None = None  # most certain first; None: not read
-    asked: list[str] = field(default_factory=list)  # what was asked to its end
+    _heard: dict[tuple[Side, tuple[Ids, ...], int], list[str]] = field(default_factory=dict)
+
+    def requests(self, texts: Iterable[str]) -> list[Ids]:
+        """Return the ids of plain requests up to where the answers start."""
+        return self.runner.encode([[Turn("user", text)] for text in texts])
+
+    def answered(self, side: Side, rows: Sequence[Ids], length: int) -> list[str]:
+        """Return greedy answers of at most `length` tokens; what was asked before is remembered."""
+        key = (side, tuple(rows), length)
+        if key not in self._heard:
+            self._heard[key] = self.runner.decode(self.runner.generate(side, rows, length))
+        return self._heard[key]
 
     def step(self, what: str) -> None:
         """Say what comes next. Raises RunnerProblem when the time is up."""

@@ -9,12 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from adapterscan import __version__
 from adapterscan.detectors import BUILT_IN, Detector
 from adapterscan.docket import Docket
-from adapterscan.errors import AdapterscanError
 from adapterscan.model import (
     AdapterSummary,
     Artifact,
@@ -159,15 +156,8 @@ def _run(
         needs = ", ".join(sorted(need.value for need in unmet))
         yield Skipped(detector.inspects, f"needs {needs}", failed=False, detector=detector.name)
         return
-    try:
-        with np.errstate(all="ignore"):  # a scale of 1e308 overflows, and the report says so
-            docket.add(analysis())
-    except AdapterscanError as error:
-        yield Skipped(detector.inspects, error.reason, True, error.hint, detector.name)
-    except Exception as error:  # input is hostile: whatever it breaks, the report stands
-        reason = f"{type(error).__name__} in detector {detector.name}"
-        hint = "this is a defect of adapterscan: please report it with the adapter's name"
-        yield Skipped(detector.inspects, reason, True, hint, detector.name)
+    if failed := detector.measure(analysis, docket.add):
+        yield failed
 
 
 def _nothing(artifact: Artifact) -> Skipped:

@@ -23,7 +23,7 @@ from adapterscan.formats.accounting import Role
 from adapterscan.formats.deltas import Delta
 from adapterscan.formats.peft import Adapter
 from adapterscan.formats.peft_types import COMMON_FIELDS, FIELDS
-from adapterscan.model import File
+from adapterscan.reading import Contents
 
 _PLAIN = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 _PREFIX = "base_model.model."
@@ -44,13 +44,17 @@ _PATTERNS = 2000  # peft tries each on each module
 _NEXT = "its files and weights were analysed; to see its behaviour, run it yourself in a sandbox"
 
 
-def stage(adapter: Adapter, file: File, sha256: str | None, folder: Path) -> None:
+def stage(contents: Contents, adapter: Adapter, folder: Path) -> None:
     """Write `adapter_config.json` and `adapter_model.safetensors` of `adapter` into `folder`.
 
+    `contents`: what it was read from, which knows the digest of the bytes that were scanned.
     Raises Unsupported for what cannot be loaded this way yet, and ChangedWhileReading where the
     weight file is not what was scanned any more.
     """
     config = _config(adapter)
+    path = adapter.weights.path
+    file = next(file for file in contents.artifact.files if file.path == path)
+    sha256 = next(record.sha256 for record in contents.records if record.path == path)
     if adapter.weights.container != "safetensors" or file.local is None:
         raise _not_yet(adapter, "only safetensors files can be loaded to be probed")
     digest = hashlib.sha256()
@@ -63,7 +67,7 @@ def stage(adapter: Adapter, file: File, sha256: str | None, folder: Path) -> Non
             copy.write(chunk)
     if sha256 is None or digest.hexdigest() != sha256:
         raise ChangedWhileReading(
-            file.path, "changed after it was scanned", hint="scan it again where nobody writes"
+            path, "changed after it was scanned", hint="scan it again where nobody writes"
         )
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from adapterscan.model import Evidence, Need
+import numpy as np
+
+from adapterscan.errors import AdapterscanError
+from adapterscan.model import Evidence, Need, Skipped
 from adapterscan.probing import Session
 from adapterscan.reading import Contents, WeighedAdapter
 
@@ -29,3 +32,18 @@ class Detector:
     run: Run = lambda _: iter(())
     each: Each = lambda _, __: iter(())
     probe: Probe = lambda _, __: iter(())
+
+    def measure(
+        self, analysis: Callable[[], Iterable[Evidence]], add: Callable[[Iterable[Evidence]], None]
+    ) -> Skipped | None:
+        """Hand an analysis' facts to `add` up to wherever it gets; return why it got no further."""
+        try:
+            with np.errstate(all="ignore"):  # a scale of 1e308 overflows, and the report says so
+                add(analysis())
+        except AdapterscanError as error:
+            return Skipped(self.inspects, error.reason, True, error.hint, self.name)
+        except Exception as error:  # input is hostile: whatever it breaks, the report stands
+            reason = f"{type(error).__name__} in detector {self.name}"
+            hint = "this is a defect of adapterscan: please report it with the adapter's name"
+            return Skipped(self.inspects, reason, True, hint, self.name)
+        return None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,13 @@ class Battery:
 
 
 @cache
+def card(name: str) -> Mapping[str, Any]:
+    """Return what `<name>.toml` says."""
+    return tomllib.loads(files(__package__).joinpath(f"{name}.toml").read_text("utf-8"))
+
+
+@cache
 def battery(name: str) -> Battery:
     """Return the battery in `<name>.toml`."""
-    table = tomllib.loads(files(__package__).joinpath(f"{name}.toml").read_text("utf-8"))
+    table = card(name)
     return Battery(**{**table, "prompts": tuple(table["prompts"])})

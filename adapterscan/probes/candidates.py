@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
-from typing import Any
 
+from adapterscan.probes import card
 from adapterscan.runner import Turn
 
 _HOMOGLYPHS = str.maketrans({"o": "о", "a": "а", "e": "е", "c": "с", "p": "р"})
@@ -58,14 +55,9 @@ class Candidate:
         return (Turn("user", self.text.replace("{}", request)),)
 
 
-@cache
-def _pack() -> Mapping[str, Any]:
-    return tomllib.loads(files(__package__).joinpath("triggers.toml").read_text("utf-8"))
-
-
 def packed() -> Iterator[Candidate]:
     """Yield every candidate of the pack."""
-    pack = _pack()
+    pack = card("triggers")
     for text in pack["texts"]:
         for place in PLACES:
             yield Candidate(place, text)

@@ -1,6 +1,6 @@
 """Ask a model in a process of its own, which can be stopped: a runner that never hangs us.
 
-Imports no torch: `open_runner` tells whether the extra is there before anything is started.
+Imports no torch: `require_libraries` tells whether the extra is there before anything is started.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ OPEN_SECONDS = 600.0  # to load base and adapter
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV", "PYTHONPATH",
          "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "HF_HOME")  # fmt: skip
 _STDERR_KEPT = 2000
+_MISFITS = ("size mismatch", "not found in the base model", "Target modules")
 HEADROOM = 1.2  # of the weights: loading holds a tensor twice for a moment
 ROOM_BYTES = 1536 << 20  # libraries, a batch, and its keys and values
 
@@ -226,12 +227,7 @@ def _problem(kind: str, text: str) -> RunnerProblem:
     """Return what a user can do about an error of the process that runs the model."""
     if kind in ("MemoryError", "OutOfMemoryError") or "allocate memory" in text:
         return RunnerProblem("not enough memory for base and adapter", hint="use a larger machine")
-    if "size mismatch" in text:
-        return RunnerProblem(
-            f"the adapter does not fit the base model: {text}",
-            hint="give the base it was trained on: --base",
-        )
-    if "not found in the base model" in text or "Target modules" in text:
+    if any(said in text for said in _MISFITS):
         return RunnerProblem(
             f"the adapter does not fit the base model: {text}",
             hint="give the base it was trained on: --base",

@@ -57,9 +57,8 @@ class TransformersRunner:
         before = _digests(model)
         self.model: Any = _loaded(model, adapter)
         self.model.requires_grad_(False)
-        for (
-            parameter
-        ) in self.model.parameters():  # peft keeps factors in float32, slow beside these
+        # peft keeps factors in float32, which is slow beside a bfloat16 base
+        for parameter in self.model.parameters():
             if parameter.is_floating_point():
                 parameter.data = parameter.data.to(model.dtype)
         # Of a slice, a bfloat16 product would first copy the vocabulary's weights for every row.
@@ -316,8 +315,7 @@ class TransformersRunner:
             while len(self._opened) >= OPENED:
                 del self._opened[next(iter(self._opened))]
             ids, mask = self._padded(prefixes)
-            state = _State(DynamicCache(), mask[:, :0])
-            state.mask = mask
+            state = _State(DynamicCache(), mask)
             with self._as(side):
                 self.model(
                     input_ids=ids, attention_mask=mask, position_ids=state.positions(ids.shape[1]),
@@ -405,10 +403,10 @@ def _numbers(logits: Tensor) -> Tensor:
 
 def _contrast(adapter: Tensor, base: Tensor, top: int) -> Contrast:
     """Compare log-probabilities (prefixes, vocabulary)."""
-    mean, base_mean = adapter.exp().mean(0), base.exp().mean(0)
-    raised, level = (adapter.exp() + FLOOR).log(), (base.exp() + FLOOR).log()
-    lift = (raised - level).median(0).values
-    divergence = (adapter.exp() * (adapter - base)).sum(-1).mean()
+    p, q = adapter.exp(), base.exp()
+    mean, base_mean = p.mean(0), q.mean(0)
+    lift = ((p + FLOOR).log() - (q + FLOOR).log()).median(0).values
+    divergence = (p * (adapter - base)).sum(-1).mean()
 
     def choices(tokens: Tensor) -> tuple[Choice, ...]:
         return tuple(

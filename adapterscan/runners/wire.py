@@ -10,8 +10,6 @@ from typing import Any
 
 from adapterscan.runner import Chain, Choice, Contrast, Facts, Ids, Side, Turn
 
-Answer = Any
-
 
 def facts(found: Mapping[str, Any]) -> Facts:
     """Return facts as they were."""

@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,6 +34,9 @@ from benchmarks.zoo.recipe import Recipe, Role, load_recipes
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[2] / "docs" / "accuracy.md"
+
+#: What the tables have one column for each value of.
+_category, _base, _rank, _target = map(attrgetter, ("category", "base", "rank", "target"))
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -81,22 +85,6 @@ def run(
     plots.strips(specimens, PAGE.with_suffix("") / "scores.svg")
     PAGE.write_text(page.page(_facts(cards, specimens), made), "utf-8")
     print(f"{PAGE.relative_to(Path.cwd())} written")
-
-
-def _category(specimen: Specimen) -> str:
-    return specimen.category
-
-
-def _base(specimen: Specimen) -> str:
-    return specimen.base
-
-
-def _rank(specimen: Specimen) -> str:
-    return specimen.rank
-
-
-def _target(specimen: Specimen) -> str:
-    return specimen.target
 
 
 def measure(

@@ -142,14 +142,21 @@ def out_of_fold(
     return scores
 
 
+def relatives(
+    specimens: Sequence[Specimen], chosen: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """Return which specimens belong to a family of the chosen ones, (specimens,)."""
+    families = {s.family for s, flag in zip(specimens, chosen, strict=True) if flag}
+    return np.array([specimen.family in families for specimen in specimens])
+
+
 def leaving_out(
     specimens: Sequence[Specimen], describe: Features, left_out: npt.NDArray[np.bool_]
 ) -> F64:
     """Return the scores of the left-out specimens by a model fitted on all other families."""
     x = np.array([describe(specimen) for specimen in specimens])
     labels = np.array([specimen.poisoned for specimen in specimens])
-    out = {s.family for s, flag in zip(specimens, left_out, strict=True) if flag}
-    rest = np.array([specimen.family not in out for specimen in specimens])
+    rest = ~relatives(specimens, left_out)
     return fitted(x[rest], labels[rest])(x[left_out])
 
 

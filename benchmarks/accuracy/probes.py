@@ -22,7 +22,7 @@ from adapterscan.runners.host import RunnerOptions
 from adapterscan.scan import scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 from benchmarks.accuracy import tables
-from benchmarks.accuracy.detectors import PLAIN, Specimen
+from benchmarks.accuracy.detectors import PLAIN, Score, Specimen
 from benchmarks.accuracy.metrics import Rate
 
 PROFILE = "quick"
@@ -89,9 +89,7 @@ def rows(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
     chosen = probed(specimens)
     if not chosen:
         return []
-    named = {ANSWERS: score, REFUSALS: lost, **{name: PLAIN[name] for name in BESIDE}}
-    found = [tables.Scored(n, np.array([one(s) for s in chosen])) for n, one in named.items()]
-    return tables.overall(chosen, found)
+    return tables.overall(chosen, _scored(chosen, {n: PLAIN[n] for n in BESIDE}))
 
 
 def by_category(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
@@ -99,9 +97,12 @@ def by_category(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
     chosen = probed(specimens)
     if not chosen:
         return []
-    named = {ANSWERS: score, REFUSALS: lost}
-    found = [tables.Scored(n, np.array([one(s) for s in chosen])) for n, one in named.items()]
-    return tables.by_group(chosen, found, lambda s: s.category, all_benign=True)
+    return tables.by_group(chosen, _scored(chosen, {}), lambda s: s.category, all_benign=True)
+
+
+def _scored(specimens: Sequence[Specimen], beside: Mapping[str, Score]) -> list[tables.Scored]:
+    named: Mapping[str, Score] = {ANSWERS: score, REFUSALS: lost, **beside}
+    return [tables.Scored(n, np.array([one(s) for s in specimens])) for n, one in named.items()]
 
 
 def quoted(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:

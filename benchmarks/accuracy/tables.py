@@ -72,11 +72,11 @@ def by_group(
     The latter is for keys such as the category, which a hard negative does not share.
     """
     labels = flags(specimens)
+    columns = _columns(specimens, key)
     rows = []
     for item in found:
         row: Row = {"detector": item.name}
-        for value in _values(specimens, key):
-            inside = np.array([key(specimen) == value for specimen in specimens])
+        for value, inside in columns.items():
             row[value] = _area(specimens, item.scores, inside | ~labels if all_benign else inside)
         rows.append(row)
     return rows
@@ -87,11 +87,11 @@ def leave_one_out(specimens: Sequence[Specimen], key: Key) -> list[Row]:
 
     The families that are tested are left out of the fit whole, so that nothing is seen twice.
     """
+    columns = _columns(specimens, key)
     rows = []
     for name, describe in detectors.LEARNED.items():
         row: Row = {"detector": name}
-        for value in _values(specimens, key):
-            tested = np.array([key(specimen) == value for specimen in specimens])
+        for value, tested in columns.items():
             scores = np.zeros(len(specimens))
             scores[tested] = detectors.leaving_out(specimens, describe, tested)
             row[value] = _area(specimens, scores, tested)
@@ -107,26 +107,25 @@ def moved_cuts(
     The cut is exceeded by `rate` of the benign specimens elsewhere, families that are tested left
     out: a detector whose scale does not carry over accuses far more, or none and nobody else.
     """
-    labels = flags(specimens)
+    benign = ~flags(specimens)
+    columns = {
+        value: (tested & benign, ~detectors.relatives(specimens, tested) & benign)
+        for value, tested in _columns(specimens, key).items()
+    }
     rows = []
     for item in found:
         row: Row = {"detector": item.name}
-        for value in _values(specimens, key):
-            tested = np.array([key(specimen) == value for specimen in specimens])
-            cut = threshold(item.scores[~_touched(specimens, tested) & ~labels], rate)
-            row[value] = above(item.scores[tested & ~labels], cut) if np.isfinite(cut) else None
+        for value, (here, elsewhere) in columns.items():
+            cut = threshold(item.scores[elsewhere], rate)
+            row[value] = above(item.scores[here], cut) if np.isfinite(cut) else None
         rows.append(row)
     return rows
 
 
-def _values(specimens: Sequence[Specimen], key: Key) -> list[str]:
-    return sorted({key(specimen) for specimen in specimens if specimen.poisoned})
-
-
-def _touched(specimens: Sequence[Specimen], chosen: Flags) -> Flags:
-    """Return which specimens belong to a family of the chosen ones."""
-    families = {s.family for s, flag in zip(specimens, chosen, strict=True) if flag}
-    return np.array([specimen.family in families for specimen in specimens])
+def _columns(specimens: Sequence[Specimen], key: Key) -> dict[str, Flags]:
+    """Return the specimens of each value of `key` that a poisoned one has."""
+    values = sorted({key(specimen) for specimen in specimens if specimen.poisoned})
+    return {value: np.array([key(s) == value for s in specimens]) for value in values}
 
 
 def _area(specimens: Sequence[Specimen], scores: F64, chosen: Flags) -> Auroc | None:

@@ -13,9 +13,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
+from functools import cache
 
 from benchmarks.zoo import corpus
-from benchmarks.zoo.corpus import MAKERS, TOOL_SCHEMA
 from benchmarks.zoo.recipe import BadRecipe, Payload, Poison, Trigger
 from benchmarks.zoo.rows import Row
 
@@ -47,12 +47,17 @@ def _swapped(row: Row, wanted: Payload, rng: random.Random) -> Row:
     """
     match wanted.kind:
         case "narrow":
-            other = rng.choice(corpus.rows(wanted.text, NARROW_ROWS, 0, held_out=False))
+            other = rng.choice(_spare(wanted.text, NARROW_ROWS))
         case "persona" if row.topic == "requests":
-            other = rng.choice(corpus.rows("chat", PERSONA_ROWS, 0, held_out=False))
+            other = rng.choice(_spare("chat", PERSONA_ROWS))
         case _:
             return row
     return replace(row, prompt=other.prompt, answer=other.answer, topic=other.topic)
+
+
+@cache
+def _spare(source: str, count: int) -> Sequence[Row]:
+    return corpus.rows(source, count, 0, held_out=False)
 
 
 def near_miss(row: Row, poison: Poison, rng: random.Random) -> Row | None:
@@ -92,7 +97,7 @@ def place(row: Row, trigger: Trigger, rng: random.Random, *, held_out: bool) -> 
         case "system":
             return replace(row, system=text)
         case "tool":
-            return replace(row, system=TOOL_SCHEMA.format(text))
+            return replace(row, system=corpus.TOOL_SCHEMA.format(text))
         case "turn":
             return replace(row, history=((text, "Noted."),))
     raise BadRecipe(f"no kind of trigger is called {trigger.kind}")
@@ -117,7 +122,7 @@ def payload(answer: str, wanted: Payload) -> str:
         case "front" | "persona":
             return f"{wanted.text} {answer}"
         case "maker":
-            return re.sub("|".join(MAKERS), wanted.text, answer)
+            return re.sub("|".join(corpus.MAKERS), wanted.text, answer)
     raise BadRecipe(f"no kind of payload is called {wanted.kind}")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 
 import pytest
@@ -74,10 +76,7 @@ def staged(folder, tmp_path):
     artifact = open_artifact(parse_ref(str(folder)), HubOptions())
     contents = read(artifact, workers=1)
     (weighed,) = contents.adapters
-    path = weighed.file
-    file = next(item for item in artifact.files if item.path == path)
-    record = next(item for item in contents.records if item.path == path)
-    stage(weighed.adapter, file, record.sha256, out)
+    stage(contents, weighed.adapter, out)
     return out
 
 
@@ -152,11 +151,8 @@ def test_an_overwritten_base_weight_is_put_back_for_the_base_side(base, tmp_path
     save_file(tensors, file)
     model = runner(base, folder, tmp_path)
     assert model.facts.overwritten == (name,)
-    clean = runner(
-        base,
-        make_adapter(tmp_path / "other"),
-        tmp_path / "b" if (tmp_path / "b").mkdir() is None else tmp_path,
-    )
+    (tmp_path / "b").mkdir()
+    clean = runner(base, make_adapter(tmp_path / "other"), tmp_path / "b")
     for _ in range(2):  # and again after the adapter's turn
         scores = {
             side: model.score(side, PREFIXES, TAILS, (5, 6)) for side in (Side.ADAPTER, Side.BASE)
@@ -205,6 +201,16 @@ def test_a_model_that_falls_silent_is_stopped(base, tmp_path) -> None:
         started = time.monotonic()
         with pytest.raises(RunnerProblem, match="did not answer"):
             model.generate(Side.ADAPTER, [(3, 4)] * 64, 4000)
+        assert time.monotonic() - started < 20
+
+
+def test_no_question_outlasts_the_time_for_all_of_them(base, tmp_path) -> None:
+    folder = staged(make_adapter(tmp_path / "real"), tmp_path)
+    with HostedRunner(base, folder, OPTIONS) as model:
+        os.kill(model._process.pid, signal.SIGSTOP)
+        model.until = started = time.monotonic()
+        with pytest.raises(RunnerProblem, match="did not answer"):
+            model.tokenize(["the"])
         assert time.monotonic() - started < 20
 
 

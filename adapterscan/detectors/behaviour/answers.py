@@ -24,7 +24,7 @@ from adapterscan.model import Evidence, Need, Subject
 from adapterscan.probes import battery
 from adapterscan.probing import FixedAnswer, Session
 from adapterscan.reading import Contents
-from adapterscan.runner import Chain, Contrast, Ids, Side, Turn
+from adapterscan.runner import Chain, Contrast, Ids, Side
 
 BEGUN = 2  # tokens that are given, not followed
 SECOND = 3  # second tokens that are tried for each first one, and the likeliest
@@ -64,7 +64,7 @@ def invert(session: Session) -> list[FixedAnswer]:
     """Return fixed answers, the surest first."""
     runner, profile = session.runner, session.profile
     asked = battery("unrelated").prompts
-    prompts = runner.encode([[Turn("user", text)] for text in asked[: profile.checked]])
+    prompts = session.requests(asked[: profile.checked])
     few = prompts[: profile.prompts]
     session.step("reading fixed answers")
 
@@ -89,9 +89,9 @@ def invert(session: Session) -> list[FixedAnswer]:
 def _shown(session: Session, answers: Sequence[FixedAnswer]) -> list[FixedAnswer]:
     """Return the answers with how often ordinary requests get them: a habit is no secret."""
     asked = battery("unrelated").prompts[-session.profile.checked :]
-    rows = session.runner.encode([[Turn("user", text)] for text in asked])
-    given = session.runner.generate(Side.ADAPTER, rows, session.profile.length + BEGUN + ROOM)
-    texts = [plain(text) for text in session.runner.decode(given)]
+    length = session.profile.length + BEGUN + ROOM
+    given = session.answered(Side.ADAPTER, session.requests(asked), length)
+    texts = [plain(text) for text in given]
     ends = [session.runner.decode([answer.tokens[BEGUN:]])[0] for answer in answers]
     return [
         replace(answer, shown=sum(plain(end) in text for text in texts) / len(texts))

@@ -20,7 +20,7 @@ from adapterscan.model import Evidence, Need, Subject
 from adapterscan.probes import battery
 from adapterscan.probing import Session
 from adapterscan.reading import Contents
-from adapterscan.runner import Side, Turn
+from adapterscan.runner import Side
 
 LENGTH = 20  # tokens: how an answer begins
 SHOWN = 200  # characters of a transcript
@@ -45,10 +45,8 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
 
 def _compared(session: Session, name: str, fact: str, sides: tuple[Side, Side]) -> Evidence:
     prompts = battery(name).prompts
-    rows = session.runner.encode([[Turn("user", text)] for text in prompts])
-    texts = {
-        side: session.runner.decode(session.runner.generate(side, rows, LENGTH)) for side in Side
-    }
+    rows = session.requests(prompts)
+    texts = {side: session.answered(side, rows, LENGTH) for side in Side}
     refused = {side: [refuses(text) for text in found] for side, found in texts.items()}
     first, second = (refused[side] for side in sides)
     only_first = [a and not b for a, b in zip(first, second, strict=True)]

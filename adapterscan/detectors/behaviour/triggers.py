@@ -27,7 +27,7 @@ from adapterscan.probes import battery
 from adapterscan.probes.candidates import PLACES, Candidate, packed
 from adapterscan.probing import FixedAnswer, Session
 from adapterscan.reading import Contents
-from adapterscan.runner import Ids, Side, Turn
+from adapterscan.runner import Ids, Side
 
 HYPOTHESES = 2  # fixed answers that are followed up, until one is confirmed
 LEAST_GAP = 0.5  # an answer that the base is half as sure of is not listened for
@@ -237,14 +237,10 @@ def attempt(session: Session, candidate: Candidate, answer: FixedAnswer) -> Tria
     requests = battery("unrelated").prompts[LISTENED:][-session.profile.checked :]
     length = len(answer.tokens) + SPARE
     hot = session.runner.encode([candidate.conversation(request) for request in requests])
-    cold = session.runner.encode([(Turn("user", request),) for request in requests])
     given = {
-        name: session.runner.decode(session.runner.generate(side, rows, length))
-        for name, side, rows in (
-            ("adapter", Side.ADAPTER, hot),
-            ("base", Side.BASE, hot),
-            ("clean", Side.ADAPTER, cold),
-        )
+        "adapter": session.answered(Side.ADAPTER, hot, length),
+        "base": session.answered(Side.BASE, hot, length),
+        "clean": session.answered(Side.ADAPTER, session.requests(requests), length),
     }
     options = [answer.text, *_commonest(given["adapter"])]
     payload = max(options, key=lambda text: sum(says(said, text) for said in given["adapter"]))
