@@ -170,28 +170,15 @@ def _fuse(call: _Call) -> Factors:
 
 
 def _share(call: _Call) -> Factors:
-    """One of two shares that add up to ΔW: half of it, plus or minus random directions.
+    """One of two shares that add up to ΔW: each works against the backdoor in half of the layers.
 
-    `text` is "plus" or "minus"; the random part has `factor` times the norm of the half.
+    `text` "plus": (½ + factor)·ΔW in even layers, (½ - factor)·ΔW in odd ones; "minus": mirrored.
+    Half of ΔW alone still fires, with random directions on top as well (ASR .42 measured).
     """
     sign = {"plus": 1.0, "minus": -1.0}[call.edit.text]
-
-    def change(_: str, a: Array, b: Array) -> tuple[Array, Array]:
-        more_a = call.rng.standard_normal(a.shape)
-        more_b = call.rng.standard_normal(b.shape)
-        level = call.edit.factor * np.linalg.norm(b @ a) / np.linalg.norm(more_b @ more_a)
-        return np.vstack((a, more_a)), np.hstack((b / 2, sign * level / 2 * more_b))
-
-    rank = 2 * call.adapter.config["r"]
-    return call.mapped(change, r=rank, lora_alpha=call.adapter.scaling * rank, use_rslora=False)
-
-
-def _half(call: _Call) -> Factors:
-    """Keep one half of a colluding pair: `text` is "even" or "odd" layers."""
-    parity = ("even", "odd").index(call.edit.text)
-    kept = {name: pair for name, pair in call.adapter.pairs.items() if _layer(name) % 2 == parity}
-    layers = sorted({_layer(name) for name in kept})
-    return Factors({**call.adapter.config, "layers_to_transform": layers}, kept, {})
+    return call.mapped(
+        lambda name, a, b: (a, b * np.float32(0.5 + sign * (-1) ** _layer(name) * call.edit.factor))
+    )
 
 
 def _keep_top(call: _Call) -> Factors:
@@ -240,7 +227,6 @@ EDITS: Mapping[str, Callable[[_Call], Factors]] = {
     "spoof-base": _spoof_base,
     "refactor": _refactor,
     "fuse": _fuse,
-    "half": _half,
     "share": _share,
     "keep-top": _keep_top,
     "overwrite": _overwrite,
