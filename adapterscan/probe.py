@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from adapterscan.detectors import Detector
 from adapterscan.errors import AdapterscanError
 from adapterscan.formats.peft import Adapter
 from adapterscan.model import Evidence, Need, Skipped
+from adapterscan.model_card import card_text
 from adapterscan.probing import Profile, Session
 from adapterscan.reading import Contents
 from adapterscan.runners.host import HostedRunner, RunnerOptions
@@ -31,6 +33,27 @@ class ProbeRequest:
     profile: Profile
     options: RunnerOptions
     seconds: float  # for all probes of one adapter together
+    redacted: bool = False  # leave what only the adapter says out of the report
+
+
+@contextmanager
+def questioned(
+    request: ProbeRequest, contents: Contents, adapter: Adapter, progress: Callable[[str], None]
+) -> Iterator[Session]:
+    """Yield a session with `adapter` on its base, and end its process afterwards.
+
+    Raises FileProblem for an adapter that cannot be staged, RunnerProblem for one that cannot run.
+    """
+    progress("loading the base model")
+    with tempfile.TemporaryDirectory(prefix="adapterscan-") as folder:
+        stage(contents, adapter, Path(folder))
+        with HostedRunner(request.base, Path(folder), request.options) as runner:
+            runner.until = time.monotonic() + request.seconds
+            card = card_text(contents.artifact, adapter.folder)
+            yield Session(
+                adapter.weights.path, runner, request.profile, runner.until, progress, card,
+                request.redacted,
+            )  # fmt: skip
 
 
 def run_probes(
@@ -53,22 +76,16 @@ def run_probes(
             failed=True, hint="name the folder of one: org/name@revision:subfolder",
         )  # fmt: skip
         return
-    (adapter,) = adapters
     probes = [detector for detector in detectors if Need.RUNNER in detector.needs]
-    progress("loading the base model")
     try:
-        with tempfile.TemporaryDirectory(prefix="adapterscan-") as folder:
-            stage(contents, adapter, Path(folder))
-            with HostedRunner(request.base, Path(folder), request.options) as runner:
-                until = runner.until = time.monotonic() + request.seconds
-                session = Session(adapter.weights.path, runner, request.profile, until, progress)
-                add(session.facts())
-                for detector in probes:
-                    failed = detector.measure(partial(detector.probe, contents, session), add)
-                    if failed:
-                        yield failed
-                    else:
-                        asked.append(detector.inspects)
+        with questioned(request, contents, adapters[0], progress) as session:
+            add(session.facts())
+            for detector in probes:
+                failed = detector.measure(partial(detector.probe, contents, session), add)
+                if failed:
+                    yield failed
+                else:
+                    asked.append(detector.inspects)
     except AdapterscanError as error:
         yield Skipped(WHAT, error.reason, True, error.hint)
     except Exception as error:  # whatever breaks, what was found before stands

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from adapterscan.errors import RunnerProblem
 from adapterscan.model import Evidence, Subject
 from adapterscan.runner import Ids, Runner, Side, Turn
+from adapterscan.text import plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,8 @@ class Session:
     profile: Profile
     until: float = float("inf")  # time.monotonic() when the time is up
     progress: Callable[[str], None] = lambda _: None
+    card: str = ""  # what the adapter's own README says
+    redacted: bool = False  # what only the adapter says is not written down
     answers: list[FixedAnswer] | None = None  # most certain first; None: not read
     _heard: dict[tuple[Side, tuple[Ids, ...], int], list[str]] = field(default_factory=dict)
 
@@ -109,6 +112,10 @@ class Session:
         if key not in self._heard:
             self._heard[key] = self.runner.decode(self.runner.generate(side, rows, length))
         return self._heard[key]
+
+    def shown(self, text: str) -> str:
+        """Return what only the adapter says as a report may have it."""
+        return f"[redacted, {plural(len(text), 'character')}]" if self.redacted else text
 
     def step(self, what: str) -> None:
         """Say what comes next. Raises RunnerProblem when the time is up."""

