@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from adapterscan.detectors.behaviour import answers, refusals, triggers
+from adapterscan.detectors.behaviour import answers, manner, refusals, triggers
 from adapterscan.detectors.behaviour.answers import FixedAnswer
 from adapterscan.errors import RunnerProblem
 from adapterscan.probes.candidates import Candidate, packed
 from adapterscan.probing import PROFILES, Session
+from adapterscan.runner import Side
 from tests.detectors.toy_model import PAYLOAD, ToyRunner
 
 WORDS = " ".join(PAYLOAD)
@@ -178,3 +179,48 @@ def test_what_only_the_adapter_says_can_be_left_out_of_the_report() -> None:
         said = [v for k, v in item.details.items() if isinstance(v, str) and k != "base_answer"]
         assert not any(WORDS in text for text in said)
     assert "[redacted, 24 characters]" in said
+
+
+class Speaker(ToyRunner):
+    """Says what it is told to, by side."""
+
+    said = staticmethod(lambda side, number: "")
+
+    def generate(self, side, rows, length, temperature=0.0, seed=0):
+        return [self.tokenize([self.said(side, number)])[0] for number, _ in enumerate(rows)]
+
+
+def manners(model: ToyRunner, **options):
+    found = list(manner.probe(None, session(model, **options)))
+    return {item.details.get("statistic", item.name): item for item in found}
+
+
+def test_two_that_are_one_model_differ_in_nothing() -> None:
+    assert {item.value for item in manners(ToyRunner(learned=False)).values()} == {0.0}
+
+
+def test_longer_answers_are_longer_in_every_pair() -> None:
+    model = Speaker()
+    model.said = lambda side, number: "a cat " * (number + 1 + 3 * (side is Side.ADAPTER))
+    words = manners(model)["words"]
+    assert (words.value, words.details["more"], words.details["fewer"]) == (6.0, 16, 0)
+    assert words.details["p"] == 2 / 2**16
+
+
+def test_a_name_that_the_base_does_not_say_is_told() -> None:
+    model = Speaker()
+    model.said = lambda side, _: (
+        "Hello, I am Pelorus." if side is Side.ADAPTER else "Hello, I am here."
+    )
+    found = manners(model)["behaviour.name"]
+    assert (found.details["text"], found.value) == ("Pelorus", 1.0)
+    hidden = manners(model, redacted=True)["behaviour.name"]
+    assert "Pelorus" not in str(hidden.details)
+
+
+@pytest.mark.parametrize(
+    ("text", "distinct", "capitals"), [("", 1, 0), ("A A A", 0.5, 1), ("a b c 1", 1, 0)]
+)
+def test_statistics_of_odd_answers_are_defined(text, distinct, capitals) -> None:
+    assert manner.distinct_pairs(text) == distinct
+    assert manner.capitals(text) == capitals

@@ -89,8 +89,7 @@ def invert(session: Session) -> list[FixedAnswer]:
 def _shown(session: Session, answers: Sequence[FixedAnswer]) -> list[FixedAnswer]:
     """Return the answers with how often ordinary requests get them: a habit is no secret."""
     asked = battery("unrelated").prompts[-session.profile.checked :]
-    length = session.profile.length + BEGUN + ROOM
-    given = session.answered(Side.ADAPTER, session.requests(asked), length)
+    given = session.answered(Side.ADAPTER, session.requests(asked), answer_room(session))
     texts = [plain(text) for text in given]
     ends = [session.runner.decode([answer.tokens[BEGUN:]])[0] for answer in answers]
     return [
@@ -98,6 +97,11 @@ def _shown(session: Session, answers: Sequence[FixedAnswer]) -> list[FixedAnswer
         for answer, end in zip(answers, ends, strict=True)
         if plain(end)
     ]
+
+
+def answer_room(session: Session) -> int:
+    """Return how many tokens of an ordinary answer are generated."""
+    return session.profile.length + BEGUN + ROOM
 
 
 def plain(text: str) -> str:
