@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
-from adapterscan.errors import NotFound, SourceError, TooLarge, Unreachable, UsageError
-from adapterscan.model import SourceKind
+from adapterscan.errors import NotFound, SourceError, UsageError
+from adapterscan.model import File, Ref, SourceKind
+from adapterscan.sources.hub import cache_folder, open_hub
+from adapterscan.sources.hub_cache import repository_folder
 from adapterscan.sources.hub_options import HubOptions
+from adapterscan.sources.hub_plan import Plan, check_total
+from adapterscan.sources.names import unsafe_name
 from adapterscan.sources.refs import parse_ref
+
+CONFIG = "config.json"
 
 #: What a model needs to answer. No code and no pickles are fetched.
 WANTED = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json",
@@ -37,16 +44,17 @@ def open_base(text: str, options: HubOptions) -> Base:
             f"--base {text} is no folder, GGUF file or hub repository",
             hint="give a folder with config.json and safetensors, a .gguf file or org/name@commit",
         )
-    return _hub(ref.location, ref.revision, options)
+    return _hub(ref, options)
 
 
 def _local(path: Path, name: str) -> Base:
-    if path.is_dir():
+    if path.suffix != ".gguf":
         weights = sorted(path.glob("*.safetensors"))
-        if not (path / "config.json").is_file() or not weights:
+        if not (path / CONFIG).is_file() or not weights:
             raise NotFound(
-                f"{name} holds no config.json with *.safetensors",
-                hint="pickled bases are not loaded; convert it, or give a GGUF file",
+                f"{name} holds no {CONFIG} with *.safetensors",
+                hint="give the base itself, not an adapter of it; pickled bases are not loaded: "
+                "convert them, or give a GGUF file",
             )
         if (path / "adapter_config.json").exists():
             raise UsageError(
@@ -59,54 +67,30 @@ def _local(path: Path, name: str) -> Base:
     return Base(path, name, 4 * path.stat().st_size)  # it is dequantised
 
 
-def _hub(repository: str, revision: str | None, options: HubOptions) -> Base:
+def _hub(ref: Ref, options: HubOptions) -> Base:
     """Fetch what a model needs, at one commit, into the hub client's cache."""
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.hf_api import RepoFile
-    from huggingface_hub.utils.tqdm import tqdm
+    artifact = open_hub(ref, options, _planned)
+    for problem in artifact.problems:
+        if not _wanted(problem.what):  # offline, the rest of the repository cannot be seen
+            continue
+        raise SourceError(
+            f"the base {ref.location} could not be fetched whole: {problem.what} {problem.reason}",
+            hint="try again, or give a local folder",
+        )
+    assert artifact.commit is not None  # noqa: S101 - every artifact of a hub has one
+    repository = repository_folder(cache_folder(options), ref.location)
+    found = _local(repository / "snapshots" / artifact.commit, ref.location)
+    return Base(found.path, f"{ref.location}@{artifact.commit}", found.bytes)
 
-    class Silent(tqdm):
-        """A progress bar that is none."""
 
-        def __init__(self, *given: Any, **options: Any) -> None:
-            super().__init__(*given, **{**options, "disable": True})  # type: ignore[no-untyped-call]
+def _planned(listing: Iterable[File], *, max_bytes: int) -> Plan:
+    """Plan to fetch what a model needs from the top of a repository. Raises TooLarge."""
+    files = sorted(listing, key=lambda file: file.path)
+    fetch = [file for file in files if _wanted(file.path) and not unsafe_name(file.path)]
+    check_total(fetch, max_bytes)
+    left = tuple(replace(file, not_fetched="not needed") for file in files if file not in fetch)
+    return Plan(tuple(fetch), (), left, (), ())
 
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
 
-    hint = "check the name; give a local folder if you have the model"
-    try:
-        commit = revision
-        if not options.offline:
-            api = HfApi(endpoint=options.endpoint, token=options.token)
-            commit = api.model_info(repository, revision=revision, timeout=options.timeout).sha
-            tree = api.list_repo_tree(repository, revision=commit)
-            size = sum(
-                entry.size
-                for entry in tree
-                if isinstance(entry, RepoFile) and entry.path.endswith(".safetensors")
-            )
-            if size > options.max_download:
-                raise TooLarge(
-                    f"the base {repository} has {size:,} bytes of weights, over the limit",
-                    hint="allow more with --max-download",
-                )
-        folder = snapshot_download(
-            repository, revision=commit, allow_patterns=list(WANTED), endpoint=options.endpoint,
-            token=options.token, cache_dir=options.cache_dir, local_files_only=options.offline,
-            etag_timeout=options.timeout, tqdm_class=None if options.progress else Silent,
-        )  # fmt: skip
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise NotFound(f"no base model {repository} at {revision or 'its main branch'}: "
-                       f"{type(error).__name__}", hint=hint) from None  # fmt: skip
-    except LocalEntryNotFoundError:
-        raise Unreachable(f"the base {repository} is not in the cache", hint=hint) from None
-    except (HfHubHTTPError, OSError) as error:
-        raise SourceError(f"the base {repository} could not be fetched: {type(error).__name__}",
-                          hint=hint) from None  # fmt: skip
-    found = _local(Path(folder), repository)
-    return Base(found.path, f"{repository}@{commit}", found.bytes)
+def _wanted(path: str) -> bool:
+    return "/" not in path and any(fnmatchcase(path, name) for name in WANTED)

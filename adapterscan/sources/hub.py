@@ -31,7 +31,7 @@ from adapterscan.sources.hub_cache import COMMIT, open_cached, remember_revision
 from adapterscan.sources.hub_errors import client_errors, explain, leaks
 from adapterscan.sources.hub_guard import Guard
 from adapterscan.sources.hub_options import HubOptions
-from adapterscan.sources.hub_plan import Plan, plan, unsafe
+from adapterscan.sources.hub_plan import Plan, Planner, plan, unsafe
 from adapterscan.sources.hub_ranges import MOST_BYTES, Allowance, Hub, fetch_parts
 from adapterscan.sources.kinds import file_kind
 from adapterscan.sources.names import label
@@ -59,22 +59,29 @@ _NAME_ERRORS = frozenset(
 )
 
 
-def open_hub(ref: Ref, options: HubOptions) -> Artifact:
+def open_hub(ref: Ref, options: HubOptions, planned: Planner = plan) -> Artifact:
     """Return the files of `ref` at one commit, with those that a scan needs fetched to the cache.
 
+    `planned` says which those are.
     Raises BadReference, BadConfig (of the endpoint) or the SourceError that fits.
     An interrupt passes through; the client may leave its own unfinished files in the cache.
     """
     import huggingface_hub
-    from huggingface_hub import constants
 
     check_subfolder(ref.subfolder)
     if ref.revision is not None:
         check_revision(ref.revision)
-    cache_dir = Path(options.cache_dir or constants.HF_HUB_CACHE).expanduser()
+    cache_dir = cache_folder(options)
     if options.offline or huggingface_hub.is_offline_mode():
         return replace(open_cached(ref, cache_dir), name=_name(ref))
-    return _Visit(ref, options, cache_dir).artifact()
+    return _Visit(ref, options, cache_dir).artifact(planned)
+
+
+def cache_folder(options: HubOptions) -> Path:
+    """Return where downloads are kept."""
+    from huggingface_hub import constants
+
+    return Path(options.cache_dir or constants.HF_HUB_CACHE).expanduser()
 
 
 class _Visit:
@@ -98,13 +105,13 @@ class _Visit:
             max_bytes=options.max_download,
         )
 
-    def artifact(self) -> Artifact:
+    def artifact(self, planned: Planner) -> Artifact:
         with self._explained():
             self.cache_dir.mkdir(parents=True, exist_ok=True)
         info = self._resolve()
         commit = self._commit(info)
         listing, problems = self._list(commit)
-        todo = plan(listing, max_bytes=self.options.max_download)
+        todo = planned(listing, max_bytes=self.options.max_download)
         evidence = [*self._renamed(info), *todo.evidence]
         problems += todo.problems
         files = list(todo.listed)

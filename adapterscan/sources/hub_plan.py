@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from adapterscan.errors import TooLarge
 from adapterscan.model import Evidence, File, FileKind, Skipped, Subject
@@ -24,6 +25,14 @@ class Plan:
     listed: tuple[File, ...]
     problems: tuple[Skipped, ...]
     evidence: tuple[Evidence, ...]
+
+
+class Planner(Protocol):
+    """What decides which files of a listing to fetch. Raises TooLarge."""
+
+    def __call__(self, listing: Iterable[File], *, max_bytes: int) -> Plan:
+        """Return the plan for files whose paths are relative to the artifact's root."""
+        ...
 
 
 def plan(listing: Iterable[File], *, max_bytes: int) -> Plan:
@@ -52,7 +61,7 @@ def plan(listing: Iterable[File], *, max_bytes: int) -> Plan:
         else:
             fetch.append(file)
         seen.add(file.path)
-    _check_total(fetch, max_bytes)
+    check_total(fetch, max_bytes)
     evidence += name_collisions(file.path for file in (*fetch, *ranged, *listed))
     return Plan(tuple(fetch), tuple(ranged), tuple(listed), tuple(problems), tuple(evidence))
 
@@ -95,7 +104,8 @@ def _too_big(file: File, limit: int) -> str:
     return f"{size_text(file.size)} is more than is fetched of such a file ({size_text(limit)})"
 
 
-def _check_total(files: Sequence[File], max_bytes: int) -> None:
+def check_total(files: Sequence[File], max_bytes: int) -> None:
+    """Raise TooLarge when files weigh more than `max_bytes` together."""
     total = sum(file.size for file in files)
     if total <= max_bytes:
         return

@@ -45,6 +45,29 @@ def test_a_base_comes_at_one_commit_without_code_and_pickles(hub, options) -> No
     assert {"pytorch_model.bin", "modeling_own.py"}.isdisjoint(hub.fetched())
 
 
+def test_only_the_top_of_a_repository_is_fetched(options) -> None:
+    files = {**BASE, "onnx/model.safetensors": b"x" * 10, "checkpoint-1/config.json": b"{}"}
+    with LoopbackHub({"org/base": files}) as hub:
+        base = open_base("org/base", replace(options, endpoint=hub.url))
+    assert base.bytes == 1000
+    assert not [path for path in base.path.iterdir() if path.is_dir()]
+
+
+def test_an_adapter_in_place_of_a_base_is_told_apart(options) -> None:
+    hub = LoopbackHub({"org/base": {"adapter_config.json": b"{}"}})
+    with hub, pytest.raises(NotFound, match=r"config\.json") as caught:
+        open_base("org/base", replace(options, endpoint=hub.url))
+    assert "not an adapter" in caught.value.hint
+
+
+def test_a_token_stays_out_of_what_is_said_about_a_base(options) -> None:
+    token = "hf_" + "s" * 30
+    with pytest.raises(SourceError) as caught:
+        open_base("org/nowhere", replace(options, token=token))
+    said = f"{caught.value}{caught.value.hint}{caught.value.__cause__}{caught.value.__context__}"
+    assert token not in said
+
+
 def test_what_was_fetched_is_there_offline(options) -> None:
     commit = open_base("org/base", options).name.partition("@")[2]
     again = open_base(f"org/base@{commit}", replace(options, offline=True))
