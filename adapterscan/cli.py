@@ -558,9 +558,8 @@ def _probing(
     threads = max(1, threads - _busy())  # a thread that waits for its core holds up the others
     require_libraries()
     found = open_base(base, options)
-    if device == "cpu":
-        require_memory(found.bytes)
-    runner = RunnerOptions(device=device, threads=threads, call_seconds=max(seconds, 60.0))
+    memory = require_memory(found.bytes) if device == "cpu" else 0
+    runner = RunnerOptions(device, threads, memory=memory, call_seconds=max(seconds, 60.0))
     return ProbeRequest(found.path, found.name, PROFILES[profile.value], runner, seconds, redact)
 
 

@@ -31,6 +31,7 @@ _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV"
          "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "HF_HOME")  # fmt: skip
 _STDERR_KEPT = 2000
 _MISFITS = ("size mismatch", "not found in the base model", "Target modules")
+MEMORY = Path("/proc/meminfo")
 HEADROOM = 1.2  # of the weights: loading holds a tensor twice for a moment
 ROOM_BYTES = 1536 << 20  # libraries, a batch, and its keys and values
 
@@ -200,22 +201,23 @@ def require_libraries() -> None:
         raise RunnerProblem(f"probing runs the model, which needs {', '.join(missing)}", hint=EXTRA)
 
 
-def require_memory(weights: int) -> None:
-    """Raise RunnerProblem where a base of so many bytes does not fit into this machine's memory.
+def require_memory(weights: int) -> int:
+    """Return the bytes that the process may take, or 0 where that cannot be told (no /proc).
 
-    What cannot be told (no /proc) is left to the process's own failure.
+    Raises RunnerProblem where a base of so many bytes does not fit into this machine's memory.
     """
     try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        lines = MEMORY.read_text("ascii").splitlines()
     except OSError:
-        return
-    free = next((int(line.split()[1]) << 10 for line in lines if "MemAvailable" in line), None)
+        return 0
+    free = next((int(line.split()[1]) << 10 for line in lines if "MemAvailable" in line), 0)
     needed = int(weights * HEADROOM) + ROOM_BYTES
-    if free is not None and needed > free:
+    if free and needed > free:
         raise RunnerProblem(
             f"the base needs about {size_text(needed)} of memory, {size_text(free)} are free",
             hint="use a machine with more, or a smaller relative of the base",
         )
+    return free
 
 
 def _drain(stream: IO[bytes] | None, take: Any) -> None:
