@@ -27,7 +27,7 @@ from adapterscan.text import printable
 
 AT_ONCE = 8  # questions that a server has at a time
 WIDTHS = (200, 20, 5)  # most probable tokens that are asked for: llama.cpp, vLLM, others
-LONGEST_TEXT = 1 << 20  # characters of one text that a server made
+LONGEST_TEXT = 1 << 16  # characters of one text that a server made
 LONGEST_ROW = 1 << 17  # ids of one
 GREETING = (Turn("user", "Hello there."),)
 PLAIN = "the"  # a word whose token is of whole characters
@@ -354,7 +354,7 @@ class EndpointRunner:
         values = [answer[key] for key in keys if key in answer] if isinstance(answer, dict) else []
         if len(values) != 1 or not isinstance(values[0], str) or len(values[0]) > LONGEST_TEXT:
             raise _unreadable(self._models[side], "a text")
-        return values[0]
+        return values[0].encode("utf-8", "replace").decode()  # JSON can have half a character
 
     def _each(self, ask: Callable[[A], T], items: Sequence[A]) -> list[T]:
         """Ask about a few at a time; return the answers in order."""

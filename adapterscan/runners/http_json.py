@@ -107,7 +107,7 @@ class Client:
     def close(self) -> None:
         """End all connections, also those that a thread waits on."""
         self._closed = True
-        for connection in self._opened:
+        for connection in list(self._opened):
             with suppress(OSError, AttributeError):
                 connection.sock.shutdown(2)
             connection.close()

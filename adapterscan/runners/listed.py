@@ -2,8 +2,9 @@
 
 A token that is not listed has at most the least listed probability, and at most what the listed
 ones leave over. Where only the adapter lists a token, the base gets that much; where only the base
-lists it, the adapter gets 0; where neither does, both get 0. So what is said to have risen rose at
-least so much, and equal lists give differences of exactly zero.
+lists it, the adapter gets 0; where neither does, both get 0. So in a prompt where either lists a
+token its rise is a lower bound, elsewhere it counts as none, and equal lists give differences of
+exactly zero.
 """
 
 from __future__ import annotations

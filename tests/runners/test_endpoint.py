@@ -20,7 +20,7 @@ from adapterscan.reading import Contents
 from adapterscan.reporters.json_report import render_json
 from adapterscan.rulebook import load_rules
 from adapterscan.runner import Side, Turn
-from adapterscan.runners import http_json
+from adapterscan.runners import endpoint, http_json
 from adapterscan.runners.endpoint import EndpointRunner, parse_served
 from adapterscan.runners.host import RunnerOptions
 from adapterscan.scan import scan
@@ -255,6 +255,20 @@ def test_answers_of_a_wrong_type_are_refused(path, answer) -> None:
 def test_ids_that_are_none_are_refused() -> None:
     for ids in ([1.5], [True], ["1"], [-1], [None]):
         refused(Loopback(ToyRunner(), breaks=broken("/tokenize", {"tokens": ids})))
+
+
+def test_half_a_character_in_a_text_gets_into_no_report() -> None:
+    half = broken("/detokenize", b'{"content": "a\\ud800b"}')
+    with serving(Loopback(ToyRunner(), breaks=half)) as loopback, runner(loopback) as served:
+        assert served.decode([(1,)]) == ["a?b"]
+
+
+def test_a_text_longer_than_the_limit_is_refused() -> None:
+    long = broken("/detokenize", {"content": "a" * (endpoint.LONGEST_TEXT + 1)})
+    loopback, wrong = Loopback(ToyRunner(), breaks=long), pytest.raises(RunnerProblem)
+    with serving(loopback), runner(loopback) as served, wrong as caught:
+        served.decode([(1,)])
+    assert "a text" in caught.value.reason
 
 
 def test_an_answer_larger_than_the_limit_is_not_read_to_its_end(monkeypatch) -> None:
