@@ -134,15 +134,25 @@ def scan(
         str | None,
         typer.Option(
             metavar="BASE",
-            help="The base model, for --probe: a folder, a .gguf file or org/name@commit.",
+            help="The base model, for --probe: a folder, a .gguf file, org/name@commit, or a "
+            "model that a server has: http://127.0.0.1:8000/v1#NAME.",
+            show_default=False,
+        ),
+    ] = None,
+    served_as: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What the server of --base calls base + adapter; or URL#NAME of another. Its key, "
+            "if it wants one, is read from ADAPTERSCAN_API_KEY.",
             show_default=False,
         ),
     ] = None,
     probe: Annotated[
         Probe | None,
         typer.Option(
-            help="Run the model and look for backdoors; needs --base and the extra "
-            "adapterscan[probe].",
+            help="Run the model and look for backdoors; needs --base, and the extra "
+            "adapterscan[probe] where no server has the model.",
             show_default=False,
         ),
     ] = None,
@@ -191,7 +201,9 @@ def scan(
         )
         book = _rule_book((*settings.rules, *(rules or ())))
         workers = jobs or settings.jobs or _cores()
-        probing = _probing(base, probe, probe_budget, device, workers, options, redact=redact)
+        probing = _probing(
+            base, served_as, probe, probe_budget, device, workers, options, redact=redact
+        )
         reports, unopened = _scan_all(
             refs, options, book, workers, settings.source, progress, probing
         )
@@ -259,6 +271,14 @@ def replay(
         str | None,
         typer.Option(metavar="BASE", help="The base model.  [default: the report's]"),
     ] = None,
+    served_as: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What a server calls base + adapter, as for scan.",
+            show_default=False,
+        ),
+    ] = None,
     endpoint: Annotated[str | None, typer.Option(help="Hub address, as for scan.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Use only the cache.")] = False,
     cache_dir: Annotated[Path | None, typer.Option(help="Download cache, as for scan.")] = None,
@@ -284,7 +304,9 @@ def replay(
             progress=progress,
             cache_dir=cache_dir,
         )
-        probing = _probing(base or said.base, Probe.QUICK, "10m", device, _cores(), options)
+        probing = _probing(
+            base or said.base, served_as, Probe.QUICK, "10m", device, _cores(), options
+        )
         assert probing is not None  # noqa: S101 - only without a profile
         tell = _Progress(said.ref.text) if progress else None
         artifact = open_artifact(said.ref, options)
@@ -527,6 +549,7 @@ def _scan_all(
 
 def _probing(
     base: str | None,
+    served_as: str | None,
     profile: Probe | None,
     budget: str,
     device: str,
@@ -540,13 +563,20 @@ def _probing(
     What can be known before any work starts is said here: the extra, the base, the memory.
     """
     if profile is None:
-        if base is not None:
-            raise UsageError("--base is for probes", hint="add --probe quick, or leave --base out")
+        if base is not None or served_as is not None:
+            raise UsageError(
+                "--base and --served-as are for probes", hint="add --probe quick, or leave them out"
+            )
         return None
     if base is None:
         raise UsageError(
             "--probe compares the adapter with its base model",
             hint="give it with --base: a folder, a .gguf file or org/name@commit",
+        )
+    if (served := base.startswith(("http://", "https://"))) != (served_as is not None):
+        raise UsageError(
+            "base and adapter must come from a server both, or neither",
+            hint="--base http://127.0.0.1:8000/v1#BASE --served-as ADAPTER, by the server's names",
         )
     from adapterscan.config import parse_seconds
     from adapterscan.probe import ProbeRequest
@@ -555,6 +585,14 @@ def _probing(
     from adapterscan.sources.base import open_base
 
     seconds = parse_seconds(budget)
+    if served:
+        from adapterscan.runners.endpoint import parse_served
+        from adapterscan.runners.http_json import KEY_VARIABLE
+
+        models = parse_served(base, served_as or "", os.environ.get(KEY_VARIABLE, ""))
+        return ProbeRequest(
+            models, models.base.text, PROFILES[profile.value], RunnerOptions(), seconds, redact
+        )
     threads = max(1, threads - _busy())  # a thread that waits for its core holds up the others
     require_libraries()
     found = open_base(base, options)

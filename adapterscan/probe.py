@@ -17,6 +17,7 @@ from adapterscan.model import Evidence, Need, Skipped
 from adapterscan.model_card import card_text
 from adapterscan.probing import Profile, Session
 from adapterscan.reading import Contents
+from adapterscan.runners.endpoint import EndpointRunner, Served
 from adapterscan.runners.host import HostedRunner, RunnerOptions
 from adapterscan.staging import stage
 from adapterscan.text import printable
@@ -26,9 +27,9 @@ WHAT = "behaviour"
 
 @dataclass(frozen=True, slots=True)
 class ProbeRequest:
-    """What to probe with: a base model that lies here, and how much to ask of it."""
+    """What to probe with: a base model that lies here or is served, and how much to ask of it."""
 
-    base: Path  # a folder in the layout of transformers, or a GGUF file
+    base: Path | Served  # a folder in the layout of transformers, a GGUF file, or a server's models
     base_name: str  # what the report calls it, with its commit where it has one
     profile: Profile
     options: RunnerOptions
@@ -44,16 +45,54 @@ def questioned(
 
     Raises FileProblem for an adapter that cannot be staged, RunnerProblem for one that cannot run.
     """
+    card = card_text(contents.artifact, adapter.folder)
+    with _running(request, contents, adapter, progress) as runner:
+        yield Session(
+            adapter.weights.path, runner, request.profile, runner.until, progress, card,
+            request.redacted,
+        )  # fmt: skip
+
+
+@contextmanager
+def _running(
+    request: ProbeRequest, contents: Contents, adapter: Adapter, progress: Callable[[str], None]
+) -> Iterator[HostedRunner | EndpointRunner]:
+    if isinstance(request.base, Served):
+        progress("asking the server")
+        with EndpointRunner(request.base, time.monotonic() + request.seconds) as server:
+            yield server
+        return
     progress("loading the base model")
     with tempfile.TemporaryDirectory(prefix="adapterscan-") as folder:
         stage(contents, adapter, Path(folder))
         with HostedRunner(request.base, Path(folder), request.options) as runner:
             runner.until = time.monotonic() + request.seconds
-            card = card_text(contents.artifact, adapter.folder)
-            yield Session(
-                adapter.weights.path, runner, request.profile, runner.until, progress, card,
-                request.redacted,
-            )  # fmt: skip
+            yield runner
+
+
+def _unseen(session: Session) -> Iterator[Skipped]:
+    """Yield what cannot be known where a server answers."""
+    runner = session.runner
+    if not isinstance(runner, EndpointRunner):
+        return
+    names = " and ".join(printable(model, 120) for model in runner.facts.models)
+    yield Skipped(
+        "what the server loaded", f"{names} answered; the hashes in this report are of the files "
+        "that were scanned, and do not prove that the server has them", failed=False,
+        hint="serve these files, and the base at the commit that you mean",
+    )  # fmt: skip
+    if session.profile.pool:
+        yield Skipped(
+            "triggers", "a server gives no gradients: wordings were searched among the published "
+            "ones and what they join to", failed=True,
+            hint="--probe quick asks for no more; a base that lies here can be searched further",
+        )  # fmt: skip
+    if not runner.differed:
+        yield Skipped(
+            WHAT, "both models of the server gave the same numbers each time: either the adapter "
+            "does nothing, or the server has not loaded it", failed=True,
+            hint="check how the server was told of the adapter, and its log",
+        )  # fmt: skip
 
 
 def run_probes(
@@ -86,6 +125,7 @@ def run_probes(
                     yield failed
                 else:
                     asked.append(detector.inspects)
+            yield from _unseen(session)
     except AdapterscanError as error:
         yield Skipped(WHAT, error.reason, True, error.hint)
     except Exception as error:  # whatever breaks, what was found before stands

@@ -132,12 +132,14 @@ class Session:
         yield Evidence(
             "probe.model",
             Subject("adapter", self.file),
-            facts.parameters,
+            facts.parameters or None,
             "parameters of the base",
             {
                 "runner": facts.runner, "device": facts.device, "dtype": facts.dtype,
-                "layers": facts.layers, "vocabulary": facts.vocabulary,
-                "modules": facts.modules, "overwritten": len(facts.overwritten),
+                "layers": facts.layers or None, "vocabulary": facts.vocabulary or None,
+                "modules": facts.modules or None,
+                "overwritten": None if facts.models else len(facts.overwritten),
                 "chat_template": facts.template, "profile": self.profile.name,
+                **dict(zip(("adapter_model", "base_model"), facts.models, strict=False)),
             },
         )  # fmt: skip

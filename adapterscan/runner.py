@@ -31,6 +31,15 @@ class Turn:
     text: str
 
 
+def without_system(conversation: Sequence[Turn]) -> list[Turn]:
+    """Return a conversation whose system prompt stands before the first request."""
+    lines = [turn.text for turn in conversation if turn.role == "system"]
+    turns = [turn for turn in conversation if turn.role != "system"]
+    if lines and turns:
+        turns[0] = Turn(turns[0].role, "\n\n".join((*lines, turns[0].text)))
+    return turns
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A token that may come next, over several prompts."""
@@ -76,7 +85,7 @@ class Chain:
 class Facts:
     """What runs."""
 
-    runner: str  # "transformers"
+    runner: str  # "transformers", "endpoint"; of a server's model, numbers are 0: not known
     device: str
     dtype: str
     layers: int
@@ -86,6 +95,7 @@ class Facts:
     modules: int  # adapted
     overwritten: tuple[str, ...]  # base parameters that loading the adapter replaced
     template: bool  # whether the base has a chat template; without one a plain layout is used
+    models: tuple[str, ...] = ()  # of a server: the adapter's and the base's address and name
 
 
 class Runner(Protocol):

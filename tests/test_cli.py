@@ -263,6 +263,14 @@ def test_an_ascii_terminal_gets_plain_symbols(run, adapters):
         (("--base", "somewhere"), "add --probe quick"),
         (("--base", "somewhere", "--probe", "thorough"), "thorough"),
         (("--base", "x", "--probe", "quick", "--probe-budget", "soon"), "is not a time"),
+        (("--served-as", "x"), "add --probe quick"),
+        (("--base", "x", "--served-as", "y", "--probe", "quick"), "or neither"),
+        (("--base", "http://localhost/v1#x", "--probe", "quick"), "or neither"),
+        (("--base", "http://localhost/v1", "--served-as", "y", "--probe", "quick"), "#MODEL"),
+        (
+            ("--base", "http://me:pw@host/v1#x", "--served-as", "y", "--probe", "quick"),
+            "ADAPTERSCAN_API_KEY",
+        ),
     ],
 )
 def test_what_probes_lack_is_said_before_any_work(run, adapters, options, said):

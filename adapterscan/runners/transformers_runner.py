@@ -24,7 +24,17 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
-from adapterscan.runner import Chain, Choice, Contrast, Facts, Ids, Side, Tails, Turn
+from adapterscan.runner import (
+    Chain,
+    Choice,
+    Contrast,
+    Facts,
+    Ids,
+    Side,
+    Tails,
+    Turn,
+    without_system,
+)
 
 #: Keys, values and logits of one batch, bytes: what is needed beside base and adapter.
 BATCH_BYTES = 384 << 20
@@ -96,7 +106,7 @@ class TransformersRunner:
             try:
                 return self._templated(conversation)
             except TemplateError:  # some templates know no system role
-                return self._templated(_without_system(conversation))
+                return self._templated(without_system(conversation))
         lines = [f"{turn.role.capitalize()}: {turn.text}\n" for turn in conversation]
         return f"{self.tokenizer.bos_token or ''}{''.join(lines)}Assistant:"
 
@@ -353,15 +363,6 @@ class TransformersRunner:
             name: {Side.ADAPTER: inner.get_parameter(name).data, Side.BASE: pristine[plain].data}
             for plain, name in changed.items()
         }
-
-
-def _without_system(conversation: Sequence[Turn]) -> list[Turn]:
-    """Return a conversation whose system prompt stands before the first request."""
-    lines = [turn.text for turn in conversation if turn.role == "system"]
-    turns = [turn for turn in conversation if turn.role != "system"]
-    if lines and turns:
-        turns[0] = Turn(turns[0].role, "\n\n".join((*lines, turns[0].text)))
-    return turns
 
 
 class _State:
