@@ -113,8 +113,8 @@ def _probes(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> li
         f"{facts['probed']} of the same specimens (`--probe quick`, and `standard` where the "
         "search below was run; AdaLoRA and reward models are not read yet): fixed answers are "
         "read out without knowing a trigger ([how](probes.md)), and the score is how sure the "
-        "adapter is of one that ordinary requests do not get; refusals are counted against the base's. Two statistics of weights "
-        "stand beside it, on the same specimens.",
+        "adapter is of one that ordinary requests do not get; refusals are counted against the "
+        "base's. Two statistics of weights stand beside it, on the same specimens.",
         table(tables["probes"]),
         table(tables["probes_by_category"]),
         "Payloads that are one text, quoted (most of the text in one piece) by the answer that "
