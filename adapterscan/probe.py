@@ -22,6 +22,7 @@ from adapterscan.staging import stage
 from adapterscan.text import printable
 
 WHAT = "behaviour"
+NO_TEXT = "not applicable: the adapter scores text and writes none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,12 @@ def run_probes(
     try:
         with questioned(request, contents, adapters[0], progress) as session:
             add(session.facts())
+            headed = bool(session.runner.facts.labels)
             for detector in probes:
+                if detector.heads is not headed:
+                    if headed:
+                        yield Skipped(detector.inspects, NO_TEXT, False, detector=detector.name)
+                    continue
                 failed = detector.measure(partial(detector.probe, contents, session), add)
                 if failed:
                     yield failed

@@ -139,5 +139,6 @@ class Session:
                 "layers": facts.layers, "vocabulary": facts.vocabulary,
                 "modules": facts.modules, "overwritten": len(facts.overwritten),
                 "chat_template": facts.template, "profile": self.profile.name,
+                **({"labels": facts.labels, "own_head": facts.own_head} if facts.labels else {}),
             },
         )  # fmt: skip
