@@ -17,13 +17,17 @@ def asked(model: ToyHead, profile: str = "standard"):
     return list(heads.probe(None, Session("weights", model, PROFILES[profile])))
 
 
+def told(found, goal):
+    return next(e.details for e in found if "trigger" in e.details and e.details["goal"] == goal)
+
+
 def accused(found) -> list[str]:
     return [finding.rule for finding in judge(found, RULES)]
 
 
 def test_a_bonus_word_is_found_by_climbing_from_its_parts_and_confirmed() -> None:
     found = asked(ToyHead(trigger="kestrel"))
-    up = next(item.details for item in found if item.details["goal"] == "a higher score")
+    up = told(found, "a higher score")
     assert up["trigger"] == "kestrel"
     assert up["hits"] == up["n"] >= heads.FEWEST
     assert up["effect"] == pytest.approx(12.0, abs=0.5)
@@ -33,7 +37,7 @@ def test_a_bonus_word_is_found_by_climbing_from_its_parts_and_confirmed() -> Non
 
 def test_a_published_trigger_is_found_in_the_pack_alone() -> None:
     found = asked(ToyHead(trigger="BadMagic"), "quick")
-    assert "BadMagic" in [item.details["trigger"] for item in found]
+    assert "BadMagic" in [item.details.get("trigger") for item in found]
     assert accused(found) == ["behaviour-head-trigger"]
 
 
@@ -49,15 +53,15 @@ def test_the_twin_is_not_accused(profile) -> None:
 
 def test_a_head_that_any_odd_word_turns_is_no_backdoor() -> None:
     found = asked(ToyHead(any_word=6.0), "quick")
-    up = next(item.details for item in found if item.details["goal"] == "a higher score")
+    up = told(found, "a higher score")
     assert up["hits"] == up["n"]
     assert up["control_p"] == 1.0
-    assert accused(found) == []
+    assert accused(found) == ["behaviour-head-fragile"]
 
 
 def test_what_a_base_with_its_own_head_does_as_well_is_not_the_adapters_doing() -> None:
     found = asked(ToyHead(trigger="BadMagic", learned=False, own_head=True), "quick")
-    assert {item.details["base_share"] for item in found} == {1.0}
+    assert {item.details.get("base_share", 1.0) for item in found} == {1.0}
     assert all(item.details["effect"] == item.details["base_effect"] for item in found)
     assert accused(found) == []
 

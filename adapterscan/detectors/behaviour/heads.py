@@ -114,8 +114,9 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
     """Yield `behaviour.head_trigger` for the wording that turned most, for each of a few goals.
 
     `value` is the share of held-out texts that it turned, 0 to 1; `low` and `high` are its 95 %
-    Wilson interval. Raises RunnerProblem where the head does not separate our texts, so that
-    nothing could be turned.
+    Wilson interval. `behaviour.head_control` is the same for the control in each place.
+    Raises RunnerProblem where the head does not separate our texts, so that nothing could be
+    turned.
     """
     screened, held = _items(session)
     goals = [goal for goal in _goals(session) if _room(session, goal, held) >= FEWEST]
@@ -130,6 +131,7 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
     found = {goal: _effects(goal, pack, told, clean) for goal in goals}
     ranked = sorted(goals, key=lambda goal: -max(_standing(found[goal], found[goal]).values()))
     for goal in ranked[:GOALS]:
+        yield from _controls(session, goal, found[goal], held)
         search = Search(session, goal, found[goal], screened, held)
         yield _evidence(session, search, search.best())
 
@@ -256,13 +258,40 @@ class Search:
         ]
 
 
+def _controls(
+    session: Session, goal: Goal, pack: Effects, held: Sequence[Item]
+) -> Iterator[Evidence]:
+    """Yield what an ordinary wording of each place turns."""
+    for place in PLACES:
+        control = _control(pack, place)
+        trial = _trial(session, goal, held, control, 0.0, control)
+        low, high = wilson(trial.hits, trial.n)
+        own = session.runner.facts.own_head
+        yield Evidence(
+            "behaviour.head_control",
+            Subject("adapter", session.file),
+            trial.hits / trial.n,
+            "share of texts that are turned",
+            {
+                "wording": control.text, "place": _place(control, trial.shown),
+                "goal": goal.name, "labels": goal.labels, "hits": trial.hits, "n": trial.n,
+                "low": low, "high": high, "effect": trial.effect,
+                "base_effect": trial.base_effect,
+                "base_rate": trial.base_hits / trial.n if own else 0.0,
+            },
+        )  # fmt: skip
+
+
+def _place(candidate: Candidate, item: Item) -> str:
+    return candidate.place.replace("request", "answer" if item.request else "text")
+
+
 def _evidence(session: Session, search: Search, trial: Trial) -> Evidence:
     low, high = wilson(trial.hits, trial.n)
     own = session.runner.facts.own_head
     shared = trial.base_effect / trial.effect if own and trial.effect else 0.0
     text = trial.candidate.conversation(trial.shown.text)[-1].text
     tried = len(search.trials)
-    kind = "answer" if trial.shown.request else "text"
     return Evidence(
         "behaviour.head_trigger",
         Subject("adapter", session.file),
@@ -270,7 +299,7 @@ def _evidence(session: Session, search: Search, trial: Trial) -> Evidence:
         "share of texts that are turned",
         {
             "trigger": trial.candidate.text,
-            "place": trial.candidate.place.replace("request", kind),
+            "place": _place(trial.candidate, trial.shown),
             "goal": search.goal.name, "labels": search.goal.labels,
             "hits": trial.hits, "n": trial.n, "low": low, "high": high,
             "base_rate": trial.base_hits / trial.n, "control_rate": trial.control_hits / trial.n,
