@@ -11,18 +11,19 @@ from functools import partial
 from pathlib import Path
 
 from adapterscan.detectors import Detector
-from adapterscan.errors import AdapterscanError
+from adapterscan.errors import AdapterscanError, RunnerProblem
 from adapterscan.formats.peft import Adapter
 from adapterscan.model import Evidence, Need, Skipped
 from adapterscan.model_card import card_text
 from adapterscan.probing import Profile, Session
 from adapterscan.reading import Contents
-from adapterscan.runners.endpoint import EndpointRunner, Served
+from adapterscan.runners.endpoint import HEAD_HINT, NO_HEAD, EndpointRunner, Served
 from adapterscan.runners.host import HostedRunner, RunnerOptions
 from adapterscan.staging import stage
 from adapterscan.text import printable
 
 WHAT = "behaviour"
+NO_TEXT = "not applicable: the adapter scores text and writes none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ def _running(
     request: ProbeRequest, contents: Contents, adapter: Adapter, progress: Callable[[str], None]
 ) -> Iterator[HostedRunner | EndpointRunner]:
     if isinstance(request.base, Served):
+        if adapter.config.task_type == "SEQ_CLS":
+            raise RunnerProblem(NO_HEAD, hint=HEAD_HINT)
         progress("asking the server")
         with EndpointRunner(request.base, time.monotonic() + request.seconds) as server:
             yield server
@@ -119,7 +122,12 @@ def run_probes(
     try:
         with questioned(request, contents, adapters[0], progress) as session:
             add(session.facts())
+            headed = bool(session.runner.facts.labels)
             for detector in probes:
+                if detector.heads is not headed:
+                    if headed:
+                        yield Skipped(detector.inspects, NO_TEXT, False, detector=detector.name)
+                    continue
                 failed = detector.measure(partial(detector.probe, contents, session), add)
                 if failed:
                     yield failed

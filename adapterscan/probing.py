@@ -141,5 +141,6 @@ class Session:
                 "overwritten": None if facts.models else len(facts.overwritten),
                 "chat_template": facts.template, "profile": self.profile.name,
                 **dict(zip(("adapter_model", "base_model"), facts.models, strict=False)),
+                **({"labels": facts.labels, "own_head": facts.own_head} if facts.labels else {}),
             },
         )  # fmt: skip

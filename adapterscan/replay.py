@@ -28,6 +28,7 @@ REPORT_BYTES = 64 << 20
 ANSWER_TOKENS = 48
 SHOWN = 400  # characters of an answer
 REDACTED = "[redacted"
+SCORED = ("behaviour.head_trigger",)  # no answer to show
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def claim(path: Path, number: int | None) -> Claim:
             raise UsageError(f"the report has {plural(len(found), 'finding')}")
         for report, finding in found if number is None else [found[number - 1]]:
             fact = finding["evidence"][0]
-            if fact["name"].startswith("behaviour."):
+            if fact["name"].startswith("behaviour.") and fact["name"] not in SCORED:
                 return _claim(report, finding["rule"], fact)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         raise UsageError(
@@ -110,7 +111,7 @@ def claim(path: Path, number: int | None) -> Claim:
         ) from None  # fmt: skip
     raise UsageError(
         "there is no finding about behaviour to replay",
-        hint="findings about files and weights are facts: read their evidence",
+        hint="findings about files, weights and heads are figures: read their evidence",
     )
 
 

@@ -27,7 +27,7 @@ class Side(StrEnum):
 class Turn:
     """One message of a conversation."""
 
-    role: str  # "system" | "user" | "assistant"
+    role: str  # "system" | "user" | "assistant"; "text": no conversation, for a model with a head
     text: str
 
 
@@ -96,12 +96,16 @@ class Facts:
     overwritten: tuple[str, ...]  # base parameters that loading the adapter replaced
     template: bool  # whether the base has a chat template; without one a plain layout is used
     models: tuple[str, ...] = ()  # of a server: the adapter's and the base's address and name
+    labels: int = 0  # outputs of a head: 1 is a reward, more are classes; 0: it writes text
+    own_head: bool = False  # the base brings a head, which the base side is read with
 
 
 class Runner(Protocol):
     """A base model with one adapter that can be switched on and off.
 
-    Raises RunnerProblem from every method when the model cannot answer.
+    Either it writes text, or it has a head (`facts.labels`): `logits` and `leaning` are for the
+    latter, `contrast`, `score`, `roll`, `promising` and `generate` for the former, the others for
+    both. Raises RunnerProblem from every method when the model cannot answer.
     """
 
     @property
@@ -148,4 +152,27 @@ class Runner(Protocol):
         self, side: Side, rows: Sequence[Ids], length: int, temperature: float = 0.0, seed: int = 0
     ) -> list[Ids]:
         """Return at most `length` new ids for each row; greedy at temperature 0."""
+        ...
+
+    def logits(
+        self, side: Side, prefixes: Sequence[Ids], tails: Tails
+    ) -> list[tuple[tuple[float, ...], ...]]:
+        """Return the head's outputs after prefix + tail, (candidates, prefixes, labels).
+
+        The base side is the base without the adapter's low-rank updates. It is read with its own
+        head where it has one, else with the adapter's: there is no other.
+        """
+        ...
+
+    def leaning(
+        self,
+        prefixes: Sequence[Ids],
+        suffixes: Sequence[Ids],
+        weights: Sequence[float],
+        count: int,
+    ) -> list[int]:
+        """Return tokens that, between prefix and suffix, should raise `weights` · outputs.
+
+        `weights`: (labels,). Best first, by the gradient under base + adapter: a guess.
+        """
         ...

@@ -41,6 +41,8 @@ _UNDERSTOOD = frozenset(
 )
 _CHUNK = 1 << 20
 _PATTERNS = 2000  # peft tries each on each module
+_LABELS = 1000  # of a head: its answers to every row travel as JSON
+_TASKS = ("", "CAUSAL_LM", "SEQ_CLS")
 _NEXT = "its files and weights were analysed; to see its behaviour, run it yourself in a sandbox"
 
 
@@ -84,7 +86,7 @@ def _config(adapter: Adapter) -> dict[str, Any]:
     odd = {delta.kind for delta in adapter.deltas} - _KINDS
     if odd or given.target_parameters:
         raise _not_yet(adapter, f"updates of kind {', '.join(sorted(odd)) or 'parameter'}")
-    if given.task_type not in ("", "CAUSAL_LM"):
+    if given.task_type not in _TASKS:
         raise _not_yet(adapter, f"probing adapters for {given.task_type} is not supported yet")
     for field in sorted(COMMON_FIELDS | FIELDS["LORA"]):
         if field not in _UNDERSTOOD and given.raw.get(field):
@@ -110,9 +112,11 @@ def _config(adapter: Adapter) -> dict[str, Any]:
     )
     if set(whole) & modules.keys():
         raise _not_yet(adapter, "a module is both replaced and updated")
+    if given.task_type == "SEQ_CLS":
+        _one_head(adapter, whole)
     return {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": given.task_type or "CAUSAL_LM",
         "inference_mode": True,
         "r": rank,
         "lora_alpha": alpha,
@@ -126,6 +130,24 @@ def _config(adapter: Adapter) -> dict[str, Any]:
         "lora_bias": given.raw.get("lora_bias") is True,
         "trainable_token_indices": _indices(adapter, given.raw.get("trainable_token_indices")),
     }
+
+
+def _one_head(adapter: Adapter, whole: Sequence[str]) -> None:
+    """Raise Unsupported unless all that is saved whole is the head of a decoder: `score.weight`.
+
+    Its shape is (labels, width): one label is a reward, more are classes. `classifier` is what
+    encoders call theirs; they are read at another place, and it is not done yet.
+    """
+    if "classifier" in {name.split(".")[0] for name in whole}:
+        raise _not_yet(adapter, "its head is an encoder's (classifier), not supported yet")
+    if list(whole) != ["score"]:
+        raise _not_yet(adapter, "what it saves whole is not one head named score")
+    heads = [item.tensor for item in adapter.accounted if item.path.startswith("score.")]
+    plain = [head for head in heads if head.name == f"{_PREFIX}score.weight"]
+    if heads != plain or len(plain[0].shape) != 2:
+        raise _not_yet(adapter, "its head is not one matrix without a bias")
+    if not 1 <= plain[0].shape[0] <= _LABELS:
+        raise _not_yet(adapter, f"its head has {plain[0].shape[0]:,} labels")
 
 
 def _as_saved(adapter: Adapter, delta: Delta) -> None:

@@ -124,3 +124,9 @@ def test_a_transcript_is_escaped_counted_and_redacted_when_asked() -> None:
     hidden = "\n".join(transcript(exchanges, redacted=True))
     assert "Gate" not in hidden
     assert "[redacted, 9 characters]" in hidden
+
+
+def test_a_finding_about_a_head_has_no_answer_to_ask_for(tmp_path) -> None:
+    item = fact("behaviour.head_trigger", trigger="x", place="before the answer")
+    with pytest.raises(UsageError, match="no finding about behaviour to replay"):
+        claim(written(tmp_path, item), 1)

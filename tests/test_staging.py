@@ -7,7 +7,9 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from adapterscan.errors import ChangedWhileReading, Unsupported
 from adapterscan.reading import read
@@ -100,3 +102,56 @@ def test_weights_that_changed_since_the_scan_are_not_loaded(tmp_path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(ChangedWhileReading):
         stage(contents, adapter, tmp_path / "out")
+
+
+def headed(tmp_path: Path, head: dict, **changes) -> Path:
+    """The fixture as a reward model: its factors, and what else is saved whole."""
+    folder = copied(
+        tmp_path, task_type="SEQ_CLS", modules_to_save=["classifier", "score"], **changes
+    )
+    path = folder / "adapter_model.safetensors"
+    whole = {f"base_model.model.{name}": tensor for name, tensor in head.items()}
+    save_file(load_file(path) | whole, path)
+    return folder
+
+
+def test_a_head_is_all_that_a_model_for_scores_replaces(tmp_path) -> None:
+    folder = headed(tmp_path, {"score.weight": np.ones((3, 64), np.float32)})
+    told = written(folder, tmp_path / "out")
+    assert told["task_type"] == "SEQ_CLS"
+    assert told["modules_to_save"] == ["score"]
+    assert not any("score" in name for name in told["target_modules"])
+
+
+@pytest.mark.parametrize(("head", "why"), [
+    ({}, "not one head"),
+    ({"classifier.weight": (2, 64)}, "an encoder's"),
+    ({"classifier.dense.weight": (64, 64), "classifier.out_proj.weight": (2, 64)}, "an encoder's"),
+    ({"score.weight": (1, 64), "classifier.weight": (2, 64)}, "an encoder's"),
+    ({"score.weight": (1, 64), "score.bias": (1,)}, "without a bias"),
+    ({"score.bias": (1,)}, "without a bias"),
+    ({"score.weight": (64,)}, "not one matrix"),
+    ({"score.weight": (0, 64)}, "0 labels"),
+    ({"score.weight": (5000, 64)}, "5,000 labels"),
+    ({"score.0.weight": (64, 64)}, "not one head"),
+    ({"model.score.weight": (1, 64)}, "not one head"),
+], ids=str)  # fmt: skip
+def test_a_head_of_another_make_is_not_loaded(tmp_path, head, why) -> None:
+    folder = headed(tmp_path, {k: np.zeros(shape, np.float32) for k, shape in head.items()})
+    (tmp_path / "out").mkdir()
+    with pytest.raises(Unsupported, match=why):
+        stage(*opened(folder), tmp_path / "out")
+
+
+def test_a_head_beside_another_whole_module_is_not_loaded(tmp_path) -> None:
+    folder = headed(
+        tmp_path,
+        {"score.weight": np.zeros((1, 64), np.float32),
+         "model.norm.weight": np.ones(64, np.float32)},
+    )  # fmt: skip
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["modules_to_save"].append("model.norm")
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(Unsupported, match="not one head"):
+        stage(*opened(folder), tmp_path / "out")

@@ -1,6 +1,6 @@
 """Detectors measure facts about an artifact; `BUILT_IN` lists them in the order they run."""
 
-from adapterscan.detectors.behaviour import answers, manner, refusals, triggers
+from adapterscan.detectors.behaviour import answers, heads, manner, refusals, triggers
 from adapterscan.detectors.detector import Detector
 from adapterscan.detectors.static import accounting, code, config, files, modules
 from adapterscan.detectors.weights import outliers, spectra, values
@@ -18,6 +18,7 @@ BUILT_IN: tuple[Detector, ...] = (
     manner.DETECTOR,
     answers.DETECTOR,
     triggers.DETECTOR,
+    heads.DETECTOR,
 )
 
 __all__ = ["BUILT_IN", "Detector"]

@@ -23,6 +23,7 @@ class Detector:
 
     `each` looks at an adapter as soon as it was read, and the adapter is then let go: a repository
     can hold hundreds. `run` looks at everything else when all was read. `probe` asks the model.
+    `heads`: it asks one that has a head and writes no text; other probes ask one that writes.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Detector:
     run: Run = lambda _: iter(())
     each: Each = lambda _, __: iter(())
     probe: Probe = lambda _, __: iter(())
+    heads: bool = False
 
     def measure(
         self, analysis: Callable[[], Iterable[Evidence]], add: Callable[[Iterable[Evidence]], None]

@@ -43,12 +43,15 @@ def _open(question: dict[str, Any]) -> Any:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    from adapterscan.runners.head_runner import HeadRunner
     from adapterscan.runners.transformers_runner import TransformersRunner
 
-    return TransformersRunner(
-        Path(question["base"]), Path(question["adapter"]), question["device"],
-        question["threads"], question["dtype"],
-    )  # fmt: skip
+    staged = Path(question["adapter"])
+    config = json.loads((staged / "adapter_config.json").read_text("utf-8"))
+    kind = HeadRunner if config["task_type"] == "SEQ_CLS" else TransformersRunner
+    return kind(
+        Path(question["base"]), staged, question["device"], question["threads"], question["dtype"]
+    )
 
 
 def _limit_memory(limit: int) -> None:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from adapterscan.errors import RunnerProblem, UsageError
 from adapterscan.runner import Chain, Contrast, Facts, Ids, Side, Tails, Turn, without_system
@@ -25,6 +25,8 @@ from adapterscan.runners.http_json import Address, Client, parse_address
 from adapterscan.runners.listed import Step
 from adapterscan.text import printable
 
+NO_HEAD = "the adapter brings a head, and a server is asked for text"
+HEAD_HINT = "give a base that lies here: --base FOLDER"
 AT_ONCE = 8  # questions that a server has at a time
 WIDTHS = (200, 20, 5)  # most probable tokens that are asked for: llama.cpp, vLLM, others
 LONGEST_TEXT = 1 << 16  # characters of one text that a server made
@@ -256,6 +258,20 @@ class EndpointRunner:
             return tuple(tokens[: next((i for i, t in enumerate(tokens) if t in ends), None)])
 
         return self._each(one, rows)
+
+    def logits(self, side: Side, prefixes: Sequence[Ids], tails: Tails) -> NoReturn:
+        """Raise RunnerProblem: these APIs have no heads."""
+        raise RunnerProblem(NO_HEAD, hint=HEAD_HINT)
+
+    def leaning(
+        self,
+        prefixes: Sequence[Ids],
+        suffixes: Sequence[Ids],
+        weights: Sequence[float],
+        count: int,
+    ) -> NoReturn:
+        """Raise RunnerProblem: these APIs have no heads."""
+        raise RunnerProblem(NO_HEAD, hint=HEAD_HINT)
 
     def _next_of_both(self, rows: Sequence[Ids]) -> tuple[list[Step], list[Step]]:
         adapter, base = (self._next(side, rows) for side in (Side.ADAPTER, Side.BASE))

@@ -145,6 +145,24 @@ class HostedRunner:
         found: list[Ids] = self._call("generate", side, rows, length, temperature, seed)
         return found
 
+    def logits(
+        self, side: Side, prefixes: Sequence[Ids], tails: Tails
+    ) -> list[tuple[tuple[float, ...], ...]]:
+        """Return the head's outputs after prefix + tail, (candidates, prefixes, labels)."""
+        found: list[tuple[tuple[float, ...], ...]] = self._call("logits", side, prefixes, tails)
+        return found
+
+    def leaning(
+        self,
+        prefixes: Sequence[Ids],
+        suffixes: Sequence[Ids],
+        weights: Sequence[float],
+        count: int,
+    ) -> list[int]:
+        """Return tokens that, between prefix and suffix, should raise `weights` · outputs."""
+        found: list[int] = self._call("leaning", prefixes, suffixes, weights, count)
+        return found
+
     def _call(self, method: str, *given: Any) -> Any:
         question = {"ask": method, "with": given}
         left = max(1.0, self.until - time.monotonic())

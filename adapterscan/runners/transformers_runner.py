@@ -62,7 +62,7 @@ class TransformersRunner:
         torch.use_deterministic_algorithms(True, warn_only=True)
         self.device = device
         self.tokenizer = AutoTokenizer.from_pretrained(**_where(base))
-        model = _load(base, device, self._dtype)
+        model = self._load(base, adapter)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         before = _digests(model)
         self.model: Any = _loaded(model, adapter)
@@ -72,9 +72,9 @@ class TransformersRunner:
             if parameter.is_floating_point():
                 parameter.data = parameter.data.to(model.dtype)
         # Of a slice, a bfloat16 product would first copy the vocabulary's weights for every row.
-        head = self.model.get_base_model().get_output_embeddings()
-        head.register_forward_pre_hook(lambda _, given: (given[0].contiguous(), *given[1:]))
-        self._exchanged = self._replaced(base, before)
+        if head := self.model.get_base_model().get_output_embeddings():
+            head.register_forward_pre_hook(lambda _, given: (given[0].contiguous(), *given[1:]))
+        self._exchanged = self._replaced(base, adapter, before)
         self._side = Side.ADAPTER
         self._opened: dict[tuple[Side, tuple[Ids, ...]], _Opened] = {}
         config = model.config.get_text_config()
@@ -82,7 +82,8 @@ class TransformersRunner:
         if kinds:
             raise ValueError(f"layers of kind {', '.join(sorted(kinds))} are not supported yet")
         self._cache_bytes = _cache_bytes(config)
-        self._vocabulary = int(model.get_output_embeddings().weight.shape[0])
+        table = model.get_output_embeddings() or model.get_input_embeddings()
+        self._vocabulary = int(table.weight.shape[0])
         self.facts = Facts(
             runner="transformers",
             device=device,
@@ -95,6 +96,10 @@ class TransformersRunner:
             overwritten=tuple(sorted(self._exchanged)),
             template=bool(self.tokenizer.chat_template),
         )  # fmt: skip
+
+    def _load(self, base: Path, _: Path) -> Any:
+        """Return the base alone."""
+        return load(AutoModelForCausalLM, base, self.device, self._dtype)
 
     def encode(self, conversations: Sequence[Sequence[Turn]]) -> list[Ids]:
         """Return the ids of each conversation up to where the answer starts."""
@@ -150,7 +155,7 @@ class TransformersRunner:
         logits = torch.empty(len(tails), len(prefixes), self._vocabulary, device=self.device)
         for rows, places, given in self._batches(side, prefixes, tails, 1):
             logits[rows, places] = given[:, -1].float()
-        return _numbers(logits).log_softmax(-1)
+        return numbers(logits).log_softmax(-1)
 
     @torch.inference_mode()
     def score(
@@ -161,7 +166,7 @@ class TransformersRunner:
         wanted = torch.tensor(target, device=self.device)
         longer = [[(*tail, *target[:-1]) for tail in row] for row in tails]
         for rows, places, given in self._batches(side, prefixes, longer, len(target)):
-            logits = _numbers(given.float())
+            logits = numbers(given.float())
             chosen = logits.gather(2, wanted.expand(len(logits), -1)[:, :, None])[:, :, 0]
             scores[rows, places] = (chosen - logits.logsumexp(-1)).sum(1)
         return [tuple(row) for row in scores.tolist()]
@@ -193,7 +198,7 @@ class TransformersRunner:
             mean = {}
             for side in Side:
                 logits = self._forward(side, given[:, None], states[side], 1)[:, -1].float()
-                logits = _numbers(logits)
+                logits = numbers(logits)
                 mean[side] = logits.softmax(-1).view(p, n, -1).mean(0)
             likely = mean[Side.ADAPTER].argmax(-1)
             chosen = fed[:, step] if step < fed.shape[1] else likely
@@ -216,31 +221,44 @@ class TransformersRunner:
         Source: HotFlip (Ebrahimi et al. 2018), with the base's gradient subtracted.
         """
         table = self.model.get_base_model().get_input_embeddings()
-        weights = table.weight.detach()
-        neutral = [ids[0] for ids in self.tokenize([" it", " please", " x"]) if ids]
-        slope = torch.zeros(weights.shape[1], device=self.device)
+        slope = torch.zeros(table.weight.shape[1], device=self.device)
         for side, sign in ((Side.ADAPTER, 1.0), (Side.BASE, -1.0)):
             with self._as(side):
                 for prefix, suffix in zip(prefixes, suffixes, strict=True):
-                    for token in neutral:
+                    for token in self._neutral():
                         ids = torch.tensor([(*prefix, token, *suffix, *target)], device=self.device)
                         slope += sign * self._slope(table, ids, len(prefix), target)
-        blocks = (block.float() for block in weights.split(BLOCK))
-        scores = torch.cat([(b @ slope) / b.norm(dim=1).clamp(min=1e-6) for b in blocks])
-        return [int(token) for token in scores.topk(min(count, len(scores))).indices.tolist()]
+        return pointed_to(table, slope, count)
+
+    def _neutral(self) -> list[int]:
+        """Return a few tokens at which gradients are taken."""
+        return [ids[0] for ids in self.tokenize([" it", " please", " x"]) if ids]
 
     @torch.enable_grad()
     def _slope(self, table: Any, ids: Tensor, place: int, target: Ids) -> Tensor:
         """Return the gradient of ln p(target at the end) by the embedding at `place`."""
-        slot = table(ids[:, place : place + 1]).detach().requires_grad_(True)
-        parts = [table(ids[:, :place]).detach(), slot, table(ids[:, place + 1 :]).detach()]
-        out = self.model(
-            inputs_embeds=torch.cat(parts, 1), use_cache=False, logits_to_keep=len(target) + 1
-        )
+        slot, whole = slotted(table, ids, place)
+        out = self.model(inputs_embeds=whole, use_cache=False, logits_to_keep=len(target) + 1)
         logp = out.logits[0, :-1].float().log_softmax(-1)
         wanted = logp.gather(1, ids[0, -len(target) :, None]).sum()
         (slope,) = torch.autograd.grad(wanted, slot)
         return slope[0, 0].float()
+
+    def logits(
+        self, side: Side, prefixes: Sequence[Ids], tails: Tails
+    ) -> list[tuple[tuple[float, ...], ...]]:
+        """Raise ValueError: there is no head."""
+        raise ValueError("this model writes text, it has no head")
+
+    def leaning(
+        self,
+        prefixes: Sequence[Ids],
+        suffixes: Sequence[Ids],
+        weights: Sequence[float],
+        count: int,
+    ) -> list[int]:
+        """Raise ValueError: there is no head."""
+        raise ValueError("this model writes text, it has no head")
 
     @torch.inference_mode()
     def generate(
@@ -311,11 +329,14 @@ class TransformersRunner:
         """Feed ids, (rows, n), after a state, which grows by them; return the last logits."""
         state.feed(ids.shape[1])
         with self._as(side):
-            out = self.model(
-                input_ids=ids, attention_mask=state.mask, past_key_values=state.cache,
-                position_ids=state.positions(ids.shape[1]), use_cache=True, logits_to_keep=count,
+            return self._outputs(
+                count, input_ids=ids, attention_mask=state.mask, past_key_values=state.cache,
+                position_ids=state.positions(ids.shape[1]), use_cache=True,
             )  # fmt: skip
-        logits: Tensor = out.logits
+
+    def _outputs(self, count: int, **given: Any) -> Tensor:
+        """Return the last `count` outputs of every row, (rows, count, vocabulary)."""
+        logits: Tensor = self.model(**given, logits_to_keep=count).logits
         return logits
 
     def _open(self, side: Side, prefixes: Sequence[Ids]) -> _Opened:
@@ -326,11 +347,12 @@ class TransformersRunner:
                 del self._opened[next(iter(self._opened))]
             ids, mask = self._padded(prefixes)
             state = _State(DynamicCache(), mask)
-            with self._as(side):
-                self.model(
-                    input_ids=ids, attention_mask=mask, position_ids=state.positions(ids.shape[1]),
-                    past_key_values=state.cache, use_cache=True, logits_to_keep=1,
-                )  # fmt: skip
+            if ids.shape[1]:  # or they share nothing
+                with self._as(side):
+                    self._outputs(
+                        1, input_ids=ids, attention_mask=mask, past_key_values=state.cache,
+                        position_ids=state.positions(ids.shape[1]), use_cache=True,
+                    )  # fmt: skip
             self._opened[key] = _Opened(state.cache, mask)
         return self._opened[key]
 
@@ -347,7 +369,9 @@ class TransformersRunner:
         else:
             yield
 
-    def _replaced(self, base: Path, before: Mapping[str, str]) -> dict[str, dict[Side, Tensor]]:
+    def _replaced(
+        self, base: Path, adapter: Path, before: Mapping[str, str]
+    ) -> dict[str, dict[Side, Tensor]]:
         """Return both versions of every base parameter that loading the adapter changed."""
         inner = self.model.get_base_model()
         names = {_plain(name): name for name, _ in _tensors(inner) if _plain(name) in before}
@@ -358,7 +382,7 @@ class TransformersRunner:
         parameters = {name for name, _ in inner.named_parameters()}
         if buffers := sorted(set(changed.values()) - parameters):
             raise ValueError(f"the adapter replaces buffers of the base: {', '.join(buffers[:3])}")
-        pristine = dict(_load(base, self.device, self._dtype).named_parameters())
+        pristine = dict(self._load(base, adapter).named_parameters())
         return {
             name: {Side.ADAPTER: inner.get_parameter(name).data, Side.BASE: pristine[plain].data}
             for plain, name in changed.items()
@@ -395,7 +419,7 @@ class _Opened:
         return _State(cache, self._mask[places])
 
 
-def _numbers(logits: Tensor) -> Tensor:
+def numbers(logits: Tensor) -> Tensor:
     """Return logits as they are. Raises ArithmeticError where a model overflowed."""
     if bool(torch.isnan(logits).any()) or bool(torch.isposinf(logits).any()):
         raise ArithmeticError("the model's answers are not numbers")
@@ -432,14 +456,17 @@ def precision(device: str) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def _load(base: Path, device: str, dtype: torch.dtype) -> Any:
-    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa"}
+def load(kind: Any, base: Path, device: str, dtype: torch.dtype, **more: Any) -> Any:
+    """Return a base model of one of transformers' auto classes, in evaluation mode."""
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", **more}
     if base.is_file():
         from transformers import GgufConfig
 
         options["quantization_config"] = GgufConfig(dequantize=True)
-    model = AutoModelForCausalLM.from_pretrained(**_where(base), **options)
-    return model.to(device).eval().requires_grad_(False)
+    found = kind.from_pretrained(**_where(base), **options)
+    model, *told = found if isinstance(found, tuple) else (found,)
+    model = model.to(device).eval().requires_grad_(False)
+    return (model, *told) if told else model
 
 
 def _where(base: Path) -> dict[str, Any]:
@@ -496,6 +523,20 @@ def _cache_bytes(config: Any) -> int:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return int(config.num_hidden_layers * heads * size * 2 * 4)
+
+
+def slotted(table: Any, ids: Tensor, place: int) -> tuple[Tensor, Tensor]:
+    """Return the embedding at `place`, which a gradient can be taken by, and the row with it."""
+    slot = table(ids[:, place : place + 1]).detach().requires_grad_(True)
+    parts = [table(ids[:, :place]).detach(), slot, table(ids[:, place + 1 :]).detach()]
+    return slot, torch.cat(parts, 1)
+
+
+def pointed_to(table: Any, slope: Tensor, count: int) -> list[int]:
+    """Return the tokens whose embeddings, made of unit length, a gradient points to, best first."""
+    blocks = (block.float() for block in table.weight.detach().split(BLOCK))
+    scores = torch.cat([(b @ slope) / b.norm(dim=1).clamp(min=1e-6) for b in blocks])
+    return [int(token) for token in scores.topk(min(count, len(scores))).indices.tolist()]
 
 
 def _until(ids: Sequence[int], ends: set[int]) -> Ids:

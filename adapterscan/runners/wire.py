@@ -25,6 +25,10 @@ def _scores(found: Sequence[Sequence[float]]) -> list[tuple[float, ...]]:
     return [tuple(row) for row in found]
 
 
+def _outputs(found: Sequence[Sequence[Sequence[float]]]) -> list[tuple[tuple[float, ...], ...]]:
+    return [tuple(tuple(labels) for labels in row) for row in found]
+
+
 def _contrasts(found: Sequence[Mapping[str, Any]]) -> list[Contrast]:
     return [
         Contrast(
@@ -53,6 +57,8 @@ ANSWERS: Mapping[str, Callable[[Any], Any]] = {
     "roll": _chains,
     "promising": list,
     "generate": _ids,
+    "logits": _outputs,
+    "leaning": list,
 }
 
 
@@ -75,6 +81,10 @@ def arguments(method: str, given: Sequence[Any]) -> list[Any]:
             return [_ids(given[0]), _ids(given[1]), tuple(given[2]), given[3]]
         case "generate":
             return [Side(given[0]), _ids(given[1]), *given[2:]]
+        case "logits":
+            return [Side(given[0]), _ids(given[1]), _tails(given[2])]
+        case "leaning":
+            return [_ids(given[0]), _ids(given[1]), tuple(given[2]), given[3]]
     raise KeyError(method)
 
 
