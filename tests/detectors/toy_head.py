@@ -40,8 +40,9 @@ class ToyHead:
 
     def __post_init__(self) -> None:
         self.facts = Facts(
-            "toy", "none", "float64", 1, 0, 0, (0,), 1, (), True, self.labels, self.own_head
-        )
+            "toy", "none", "float64", 1, 0, 0, (0,), 1, (), True,
+            labels=self.labels, own_head=self.own_head,
+        )  # fmt: skip
         texts = [" ".join(pair) for pair in card("graded")["pairs"]] + card("toned")["prompts"]
         self.ours = {word for text in texts for word in text.split()}
         self.texts = [answer for _, answer in FITTING] + card("toned")["prompts"]
