@@ -171,6 +171,7 @@ def _facts(cards: Sequence[Mapping[str, Any]], specimens: Sequence[Specimen]) ->
             "Failed before their recipe was changed for it, and no longer in the zoo",
             index.attempts(),
         ),
+        "unbuilt": _unbuilt(cards),
         "positives": sum(s.poisoned for s in specimens),
         "benign": sum(not s.poisoned for s in specimens),
         "recipes": len({card["id"] for card in cards}),
@@ -183,6 +184,12 @@ def _facts(cards: Sequence[Mapping[str, Any]], specimens: Sequence[Specimen]) ->
         "controls": controls.explained(),
         "foreign": foreign.explained(),
     }
+
+
+def _unbuilt(cards: Sequence[Mapping[str, Any]]) -> str:
+    """Return which recipes have no specimen yet, and so no part in any figure."""
+    missing = sorted(set(load_recipes()) - {card["id"] for card in cards})
+    return f"Recipes that were not built yet: {', '.join(missing)}." if missing else ""
 
 
 def _listed(what: str, cards: Sequence[Mapping[str, Any]]) -> str:

@@ -61,6 +61,7 @@ def page(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> str:
         ),
         facts["failed"],
         facts["attempts"],
+        facts["unbuilt"],
         "## All categories together",
         table(tables["overall"]),
         "![AUROC of every detector](accuracy/auroc.svg)",
@@ -109,12 +110,12 @@ def _probes(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> li
         return []
     return [
         "## Asking the model",
-        f"The detectors above look at weights. Here base + adapter was run against the base, on "
+        "The detectors above look at weights. Here base + adapter was run against the base, on "
         f"{facts['probed']} of the same specimens (`--probe quick`, and `standard` where the "
-        "search below was run; AdaLoRA and reward models are not read yet): fixed answers are "
-        "read out without knowing a trigger ([how](probes.md)), and the score is how sure the "
-        "adapter is of one that ordinary requests do not get; refusals are counted against the "
-        "base's. Two statistics of weights stand beside it, on the same specimens.",
+        "search below was run; AdaLoRA is not read yet, and reward models write no text): fixed "
+        "answers are read out without knowing a trigger ([how](probes.md)), and the score is how "
+        "sure the adapter is of one that ordinary requests do not get; refusals are counted "
+        "against the base's. Two statistics of weights stand beside it, on the same specimens.",
         table(tables["probes"]),
         table(tables["probes_by_category"]),
         "Payloads that are one text, quoted (most of the text in one piece) by the answer that "
@@ -132,9 +133,9 @@ def _searches(rows: Sequence[Row]) -> list[str]:
     return [
         "### Triggers",
         "`--probe standard` also searches for what sets a fixed answer off and confirms it by "
-        "generation. It takes minutes an adapter, so only some were searched yet, those with the "
-        "names that come first. An accusation is the critical finding `behaviour-trigger`; *with "
-        "a trained wording* means that the wording found holds the one that was trained, the "
+        "generation. It takes minutes an adapter, so only these few were searched yet, picked by "
+        "hand and too few for a rate. An accusation is the critical finding `behaviour-trigger`; "
+        "*with a trained wording* means that the wording found holds the one that was trained, the "
         "others are neighbours of it that fire as well. Hard negatives with a command come with "
         "the README of an honest author, which names it: then it is a *command*, of low severity.",
         table(rows),
