@@ -222,13 +222,6 @@ def test_a_process_that_dies_is_a_problem_and_not_a_wait(base, tmp_path) -> None
             model.tokenize(["the"])
 
 
-def test_a_process_over_its_memory_ends_with_what_to_do(base, tmp_path) -> None:
-    folder = staged(make_adapter(tmp_path / "real"), tmp_path)
-    with pytest.raises(RunnerProblem) as caught:
-        HostedRunner(base, folder, RunnerOptions(memory=300 << 20))
-    assert "memory" in f"{caught.value.reason} {caught.value.hint}"
-
-
 def test_no_token_reaches_the_process(base, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     folder = staged(make_adapter(tmp_path / "real"), tmp_path)
