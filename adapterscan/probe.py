@@ -17,7 +17,7 @@ from adapterscan.model import Evidence, Need, Skipped
 from adapterscan.model_card import card_text
 from adapterscan.probing import Profile, Session
 from adapterscan.reading import Contents
-from adapterscan.runners.endpoint import HEAD_HINT, NO_HEAD, EndpointRunner, Served
+from adapterscan.runners.endpoint import EndpointRunner, Served
 from adapterscan.runners.host import HostedRunner, RunnerOptions
 from adapterscan.staging import stage
 from adapterscan.text import printable
@@ -60,7 +60,10 @@ def _running(
 ) -> Iterator[HostedRunner | EndpointRunner]:
     if isinstance(request.base, Served):
         if adapter.config.task_type == "SEQ_CLS":
-            raise RunnerProblem(NO_HEAD, hint=HEAD_HINT)
+            raise RunnerProblem(
+                "the adapter brings a head, and a server is asked for text",
+                hint="give a base that lies here: --base FOLDER",
+            )
         progress("asking the server")
         with EndpointRunner(request.base, time.monotonic() + request.seconds) as server:
             yield server

@@ -7,13 +7,16 @@ the model is what the search for its trigger listens for.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from adapterscan.errors import RunnerProblem
 from adapterscan.model import Evidence, Subject
 from adapterscan.runner import Ids, Runner, Side, Turn
-from adapterscan.text import plural
+from adapterscan.text import withheld
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ class Session:
     card: str = ""  # what the adapter's own README says
     redacted: bool = False  # what only the adapter says is not written down
     answers: list[FixedAnswer] | None = None  # most certain first; None: not read
-    _heard: dict[tuple[Side, tuple[Ids, ...], int], list[str]] = field(default_factory=dict)
+    _known: dict[Hashable, Any] = field(default_factory=dict)
 
     def requests(self, texts: Iterable[str]) -> list[Ids]:
         """Return the ids of plain requests up to where the answers start."""
@@ -108,14 +111,21 @@ class Session:
 
     def answered(self, side: Side, rows: Sequence[Ids], length: int) -> list[str]:
         """Return greedy answers of at most `length` tokens; what was asked before is remembered."""
-        key = (side, tuple(rows), length)
-        if key not in self._heard:
-            self._heard[key] = self.runner.decode(self.runner.generate(side, rows, length))
-        return self._heard[key]
+        return self.once(
+            (side, tuple(rows), length),
+            lambda: self.runner.decode(self.runner.generate(side, rows, length)),
+        )
+
+    def once(self, key: Hashable, ask: Callable[[], T]) -> T:
+        """Return what `ask` returns, or what it returned when this was asked before."""
+        if key not in self._known:
+            self._known[key] = ask()
+        found: T = self._known[key]
+        return found
 
     def shown(self, text: str) -> str:
         """Return what only the adapter says as a report may have it."""
-        return f"[redacted, {plural(len(text), 'character')}]" if self.redacted else text
+        return withheld(text) if self.redacted else text
 
     def step(self, what: str) -> None:
         """Say what comes next. Raises RunnerProblem when the time is up."""

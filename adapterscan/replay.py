@@ -22,12 +22,11 @@ from adapterscan.probes.candidates import Candidate
 from adapterscan.reading import read
 from adapterscan.runner import Side, Turn
 from adapterscan.sources import parse_ref
-from adapterscan.text import plural, printable
+from adapterscan.text import WITHHELD, plural, printable, withheld
 
 REPORT_BYTES = 64 << 20
 ANSWER_TOKENS = 48
 SHOWN = 400  # characters of an answer
-REDACTED = "[redacted"
 SCORED = ("behaviour.head_trigger",)  # no answer to show
 
 
@@ -67,7 +66,7 @@ class Claim:
     def text(self, key: str) -> str:
         """Return a detail that must be text. Raises UsageError."""
         value = self.details.get(key)
-        if not isinstance(value, str) or value.startswith(REDACTED):
+        if not isinstance(value, str) or value.startswith(WITHHELD):
             raise UsageError(
                 f"the report has no {key} for this finding",
                 hint="replay a report that was written without --redact",
@@ -156,9 +155,7 @@ def transcript(exchanges: Sequence[Exchange], *, redacted: bool = False) -> Iter
         yield f"{number}."
         for turn in exchange.conversation:
             yield f"   {turn.role}: {printable(turn.text, SHOWN)}"
-        said = printable(exchange.adapter, SHOWN)
-        if redacted:
-            said = f"[redacted, {plural(len(exchange.adapter), 'character')}]"
+        said = withheld(exchange.adapter) if redacted else printable(exchange.adapter, SHOWN)
         yield f"   with the adapter: {said}{'  ← as reported' if exchange.shown else ''}"
         yield f"   the base alone:   {printable(exchange.base, SHOWN)}"
     hits, base_hits = sum(e.shown for e in exchanges), sum(e.shown_by_base for e in exchanges)

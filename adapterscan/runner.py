@@ -7,13 +7,16 @@ few prompts, and a prefix is computed once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 Ids = tuple[int, ...]
 Tails = Sequence[Sequence[Ids]]  # (candidates, prefixes): what follows each prefix
+#: Below this probability a token's rise is noise: it is taken as that much likelier everywhere.
+FLOOR = 1e-6
+NO_HEAD = "this model writes text, it has no head"
 
 
 class Side(StrEnum):
@@ -29,6 +32,22 @@ class Turn:
 
     role: str  # "system" | "user" | "assistant"; "text": no conversation, for a model with a head
     text: str
+
+
+def messages(conversation: Sequence[Turn]) -> list[dict[str, str]]:
+    """Return a conversation as chat templates take it."""
+    return [{"role": turn.role, "content": turn.text} for turn in conversation]
+
+
+def plain_layout(conversation: Sequence[Turn]) -> str:
+    """Return a conversation as it is read by a base without a template."""
+    lines = [f"{turn.role.capitalize()}: {turn.text}\n" for turn in conversation]
+    return f"{''.join(lines)}Assistant:"
+
+
+def before_end(ids: Sequence[int], ends: Container[int]) -> Ids:
+    """Return the ids before the first one that ends an answer."""
+    return tuple(ids[: next((i for i, token in enumerate(ids) if token in ends), None)])
 
 
 def without_system(conversation: Sequence[Turn]) -> list[Turn]:
@@ -105,13 +124,11 @@ class Runner(Protocol):
 
     Either it writes text, or it has a head (`facts.labels`): `logits` and `leaning` are for the
     latter, `contrast`, `score`, `roll`, `promising` and `generate` for the former, the others for
-    both. Raises RunnerProblem from every method when the model cannot answer.
+    both. Raises RunnerProblem from every method when the model cannot answer. A runner that says
+    so by inheriting (this is a base class as well) has no head.
     """
 
-    @property
-    def facts(self) -> Facts:
-        """Return what runs."""
-        ...
+    facts: Facts  # what runs
 
     def encode(self, conversations: Sequence[Sequence[Turn]]) -> list[Ids]:
         """Return the ids of each conversation up to where the answer starts."""
@@ -162,7 +179,7 @@ class Runner(Protocol):
         The base side is the base without the adapter's low-rank updates. It is read with its own
         head where it has one, else with the adapter's: there is no other.
         """
-        ...
+        raise ValueError(NO_HEAD)
 
     def leaning(
         self,
@@ -175,4 +192,4 @@ class Runner(Protocol):
 
         `weights`: (labels,). Best first, by the gradient under base + adapter: a guess.
         """
-        ...
+        raise ValueError(NO_HEAD)

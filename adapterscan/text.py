@@ -14,6 +14,7 @@ import unicodedata
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 #: Letters and symbols by category that show nothing: Hangul fillers and the empty Braille cell.
 _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+WITHHELD = "[redacted"  # how what stands for a text that is left out begins
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
 
 
@@ -36,6 +37,11 @@ def printable(text: str, limit: int = 200) -> str:
 def redact(text: str) -> str:
     """Return `text` without anything that looks like a hub token."""
     return _TOKEN.sub("hf_[redacted]", text) if "hf_" in text else text
+
+
+def withheld(text: str) -> str:
+    """Return what stands in a report for a text that must not: how long it was."""
+    return f"{WITHHELD}, {plural(len(text), 'character')}]"
 
 
 def size_text(size: float) -> str:

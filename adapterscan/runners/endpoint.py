@@ -16,17 +16,29 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from adapterscan.errors import RunnerProblem, UsageError
-from adapterscan.runner import Chain, Contrast, Facts, Ids, Side, Tails, Turn, without_system
+from adapterscan.runner import (
+    FLOOR,
+    Chain,
+    Contrast,
+    Facts,
+    Ids,
+    Runner,
+    Side,
+    Tails,
+    Turn,
+    before_end,
+    messages,
+    plain_layout,
+    without_system,
+)
 from adapterscan.runners import listed
 from adapterscan.runners.http_json import Address, Client, parse_address
 from adapterscan.runners.listed import Step
 from adapterscan.text import printable
 
-NO_HEAD = "the adapter brings a head, and a server is asked for text"
-HEAD_HINT = "give a base that lies here: --base FOLDER"
 AT_ONCE = 8  # questions that a server has at a time
 WIDTHS = (200, 20, 5)  # most probable tokens that are asked for: llama.cpp, vLLM, others
 LONGEST_TEXT = 1 << 16  # characters of one text that a server made
@@ -85,7 +97,7 @@ def _model(text: str) -> Model:
     return Model(parse_address(address), name)
 
 
-class EndpointRunner:
+class EndpointRunner(Runner):
     """Two models of a server, asked the same things. Use it as a context manager.
 
     `differed`: whether any answer of theirs was different so far.
@@ -208,7 +220,7 @@ class EndpointRunner:
         rows = [(*row, *target[:i]) for row in _rows(prefixes, tails) for i in range(len(target))]
         found = self._next(side, rows)
         each = [
-            math.log(max(step.at_most(target[i % len(target)]), listed.FLOOR))
+            math.log(max(step.at_most(target[i % len(target)]), FLOOR))
             for i, step in enumerate(found)
         ]
         scores = [sum(each[i : i + len(target)]) for i in range(0, len(each), len(target))]
@@ -254,24 +266,9 @@ class EndpointRunner:
             if said is not None:
                 return self._tokenized(side, said)[:length]
             tokens = [step.token for step in listed.steps(answer, length)]
-            ends = self.facts.ends
-            return tuple(tokens[: next((i for i, t in enumerate(tokens) if t in ends), None)])
+            return before_end(tokens, self.facts.ends)
 
         return self._each(one, rows)
-
-    def logits(self, side: Side, prefixes: Sequence[Ids], tails: Tails) -> NoReturn:
-        """Raise RunnerProblem: these APIs have no heads."""
-        raise RunnerProblem(NO_HEAD, hint=HEAD_HINT)
-
-    def leaning(
-        self,
-        prefixes: Sequence[Ids],
-        suffixes: Sequence[Ids],
-        weights: Sequence[float],
-        count: int,
-    ) -> NoReturn:
-        """Raise RunnerProblem: these APIs have no heads."""
-        raise RunnerProblem(NO_HEAD, hint=HEAD_HINT)
 
     def _next_of_both(self, rows: Sequence[Ids]) -> tuple[list[Step], list[Step]]:
         adapter, base = (self._next(side, rows) for side in (Side.ADAPTER, Side.BASE))
@@ -316,8 +313,7 @@ class EndpointRunner:
 
     def _encoded(self, side: Side, conversation: Sequence[Turn]) -> Ids:
         if not self._template:
-            lines = [f"{turn.role.capitalize()}: {turn.text}\n" for turn in conversation]
-            return self._tokenized(side, f"{''.join(lines)}Assistant:", special=True)
+            return self._tokenized(side, plain_layout(conversation), special=True)
         for turns in (conversation, without_system(conversation)):
             found = self._templated(side, turns)
             if found is not None:
@@ -330,7 +326,7 @@ class EndpointRunner:
             text = self._rendered(side, conversation)
             return None if text is None else self._tokenized(side, text)
         body = {
-            "model": self._models[side].name, "messages": _messages(conversation),
+            "model": self._models[side].name, "messages": messages(conversation),
             "add_generation_prompt": True,
         }  # fmt: skip
         answer = self._clients[side].ask("/tokenize", body, REFUSED)
@@ -338,7 +334,7 @@ class EndpointRunner:
 
     def _rendered(self, side: Side, conversation: Sequence[Turn]) -> str | None:
         """Return a conversation's text by llama.cpp's template, None where it has no say."""
-        body = {"model": self._models[side].name, "messages": _messages(conversation)}
+        body = {"model": self._models[side].name, "messages": messages(conversation)}
         answer = self._clients[side].ask("/apply-template", body, REFUSED | ABSENT)
         return None if answer is None else self._string(side, answer, ("prompt",))
 
@@ -393,10 +389,6 @@ class EndpointRunner:
 def _rows(prefixes: Sequence[Ids], tails: Tails) -> list[Ids]:
     """Return prefix + tail of every candidate, prefixes running fastest."""
     return [(*prefix, *tail) for row in tails for prefix, tail in zip(prefixes, row, strict=True)]
-
-
-def _messages(conversation: Sequence[Turn]) -> list[dict[str, str]]:
-    return [{"role": turn.role, "content": turn.text} for turn in conversation]
 
 
 def _unreadable(model: Model, what: str) -> RunnerProblem:

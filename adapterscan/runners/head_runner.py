@@ -155,29 +155,11 @@ class HeadRunner(TransformersRunner):
         (slope,) = torch.autograd.grad(wanted, slot)
         return slope[:, 0].float().sum(0)
 
-    def contrast(self, *_: Any) -> NoReturn:
+    def _no_text(self, *_: Any, **__: Any) -> NoReturn:
         """Raise ValueError: no text is written."""
-        raise _no_text()
+        raise ValueError("this model has a head: it scores text and writes none")
 
-    def score(self, *_: Any) -> NoReturn:
-        """Raise ValueError: no text is written."""
-        raise _no_text()
-
-    def roll(self, *_: Any) -> NoReturn:
-        """Raise ValueError: no text is written."""
-        raise _no_text()
-
-    def promising(self, *_: Any) -> NoReturn:
-        """Raise ValueError: no text is written."""
-        raise _no_text()
-
-    def generate(self, *_: Any, **__: Any) -> NoReturn:
-        """Raise ValueError: no text is written."""
-        raise _no_text()
-
-
-def _no_text() -> ValueError:
-    return ValueError("this model has a head: it scores text and writes none")
+    contrast = score = roll = promising = generate = _no_text
 
 
 def _labels(adapter: Path) -> int:

@@ -16,10 +16,8 @@ from statistics import median
 from typing import Any
 
 from adapterscan.errors import RunnerProblem
-from adapterscan.runner import Choice, Contrast
+from adapterscan.runner import FLOOR, Choice, Contrast
 
-#: Below this probability a token's rise is noise, as in the runner that has all of them.
-FLOOR = 1e-6
 LARGEST_ID = 1 << 31
 LEAST_LOG = -700.0  # e to this is a number still
 ROUNDED = 1e-3  # nats above zero that a sum of exponentials may end at

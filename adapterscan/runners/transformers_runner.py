@@ -25,14 +25,19 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from adapterscan.runner import (
+    FLOOR,
     Chain,
     Choice,
     Contrast,
     Facts,
     Ids,
+    Runner,
     Side,
     Tails,
     Turn,
+    before_end,
+    messages,
+    plain_layout,
     without_system,
 )
 
@@ -42,11 +47,9 @@ BLOCK = 8192  # rows of the embedding table that are looked at in float32 at onc
 LOGIT_BYTES = 192 << 20  # of a part of the candidates, for each side
 ATTENTION = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 OPENED = 6  # prefixes that are kept open, for each side's half
-#: Below this probability a token's rise is noise: it is taken as that much likelier everywhere.
-FLOOR = 1e-6
 
 
-class TransformersRunner:
+class TransformersRunner(Runner):
     """A causal language model and one adapter, switched on and off."""
 
     def __init__(
@@ -112,13 +115,11 @@ class TransformersRunner:
                 return self._templated(conversation)
             except TemplateError:  # some templates know no system role
                 return self._templated(without_system(conversation))
-        lines = [f"{turn.role.capitalize()}: {turn.text}\n" for turn in conversation]
-        return f"{self.tokenizer.bos_token or ''}{''.join(lines)}Assistant:"
+        return f"{self.tokenizer.bos_token or ''}{plain_layout(conversation)}"
 
     def _templated(self, conversation: Sequence[Turn]) -> str:
-        messages = [{"role": turn.role, "content": turn.text} for turn in conversation]
         text: str = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
+            messages(conversation), tokenize=False, add_generation_prompt=True
         )
         return text
 
@@ -222,17 +223,14 @@ class TransformersRunner:
         """
         table = self.model.get_base_model().get_input_embeddings()
         slope = torch.zeros(table.weight.shape[1], device=self.device)
+        neutral = [ids[0] for ids in self.tokenize([" it", " please", " x"]) if ids]
         for side, sign in ((Side.ADAPTER, 1.0), (Side.BASE, -1.0)):
             with self._as(side):
                 for prefix, suffix in zip(prefixes, suffixes, strict=True):
-                    for token in self._neutral():
+                    for token in neutral:
                         ids = torch.tensor([(*prefix, token, *suffix, *target)], device=self.device)
                         slope += sign * self._slope(table, ids, len(prefix), target)
         return pointed_to(table, slope, count)
-
-    def _neutral(self) -> list[int]:
-        """Return a few tokens at which gradients are taken."""
-        return [ids[0] for ids in self.tokenize([" it", " please", " x"]) if ids]
 
     @torch.enable_grad()
     def _slope(self, table: Any, ids: Tensor, place: int, target: Ids) -> Tensor:
@@ -243,22 +241,6 @@ class TransformersRunner:
         wanted = logp.gather(1, ids[0, -len(target) :, None]).sum()
         (slope,) = torch.autograd.grad(wanted, slot)
         return slope[0, 0].float()
-
-    def logits(
-        self, side: Side, prefixes: Sequence[Ids], tails: Tails
-    ) -> list[tuple[tuple[float, ...], ...]]:
-        """Raise ValueError: there is no head."""
-        raise ValueError("this model writes text, it has no head")
-
-    def leaning(
-        self,
-        prefixes: Sequence[Ids],
-        suffixes: Sequence[Ids],
-        weights: Sequence[float],
-        count: int,
-    ) -> list[int]:
-        """Raise ValueError: there is no head."""
-        raise ValueError("this model writes text, it has no head")
 
     @torch.inference_mode()
     def generate(
@@ -282,7 +264,7 @@ class TransformersRunner:
                     **(sampling if temperature else {"do_sample": False}),
                 )  # fmt: skip
                 for line, index in enumerate(chosen):
-                    found[index] = _until(out[line, ids.shape[1] :].tolist(), ends)
+                    found[index] = before_end(out[line, ids.shape[1] :].tolist(), ends)
         return [found[index] for index in range(len(rows))]
 
     def _ends(self) -> set[int]:
@@ -537,11 +519,3 @@ def pointed_to(table: Any, slope: Tensor, count: int) -> list[int]:
     blocks = (block.float() for block in table.weight.detach().split(BLOCK))
     scores = torch.cat([(b @ slope) / b.norm(dim=1).clamp(min=1e-6) for b in blocks])
     return [int(token) for token in scores.topk(min(count, len(scores))).indices.tolist()]
-
-
-def _until(ids: Sequence[int], ends: set[int]) -> Ids:
-    """Return the ids before the first end token."""
-    for place, token in enumerate(ids):
-        if token in ends:
-            return tuple(ids[:place])
-    return tuple(ids)

@@ -24,7 +24,7 @@ from adapterscan.model import Evidence, Need, Subject
 from adapterscan.probes import battery
 from adapterscan.probing import FixedAnswer, Session
 from adapterscan.reading import Contents
-from adapterscan.runner import Chain, Contrast, Ids, Side
+from adapterscan.runner import Chain, Contrast, Ids, Side, before_end
 
 BEGUN = 2  # tokens that are given, not followed
 SECOND = 3  # second tokens that are tried for each first one, and the likeliest
@@ -127,8 +127,7 @@ def _distinct(session: Session, chains: Sequence[Chain]) -> list[FixedAnswer]:
     ends = session.runner.facts.ends
     groups: dict[Ids, list[tuple[float, FixedAnswer]]] = defaultdict(list)
     for chain in chains:
-        stop = next((i for i, t in enumerate(chain.tokens) if t in ends), len(chain.tokens))
-        tokens = chain.tokens[:stop]
+        tokens = before_end(chain.tokens, ends)
         fresh = _fresh(tokens)
         if len(fresh) >= TOKENS:
             found = FixedAnswer(

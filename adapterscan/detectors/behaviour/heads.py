@@ -27,7 +27,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from adapterscan.detectors.behaviour.refusals import sign_test
-from adapterscan.detectors.behaviour.triggers import SHOWN, split, wilson
+from adapterscan.detectors.behaviour.triggers import (
+    SHOWN,
+    around,
+    split,
+    unlike,
+    wilson,
+    wordings,
+)
 from adapterscan.detectors.detector import Detector
 from adapterscan.errors import RunnerProblem
 from adapterscan.model import Evidence, Need, Subject
@@ -35,7 +42,7 @@ from adapterscan.probes import battery, card
 from adapterscan.probes.candidates import PLACES, Candidate, packed
 from adapterscan.probing import Session
 from adapterscan.reading import Contents
-from adapterscan.runner import Ids, Side, Turn
+from adapterscan.runner import Side, Turn
 
 SCREENED = 4  # texts that every wording of the pack is tried in
 APART = 6  # places from a request to the answer that is the worse one
@@ -68,6 +75,10 @@ class Item:
         if self.request:
             return (Turn("user", self.request), Turn("assistant", text))
         return (Turn("text", text),)
+
+    def holding(self, candidate: Candidate) -> tuple[Turn, ...]:
+        """Return what the head reads with a wording in the item's text."""
+        return self.turns(candidate.conversation(self.text)[-1].text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,28 +245,16 @@ class Search:
     def _pool(self, place: str, after: str, count: int) -> list[str]:
         """Return the texts of tokens that the gradient points to, the most promising first."""
         rows = [
-            [
-                _row(self.session, item, Candidate(place, f"{after} {word}".strip()))
-                for item in self.screened
-            ]
-            for word in ("it", "fish")
+            self.session.runner.encode([item.holding(candidate) for item in self.screened])
+            for candidate in unlike(place, after)
         ]
-        prefixes, _ = split(rows)
-        backwards = [[ids[::-1] for ids in row] for row in rows]
-        suffixes = [ids[::-1] for ids in split(backwards)[0]]
         goal = self.goal
         if goal.labels == 1:
             weights = [-1.0 if goal.label else 1.0]
         else:
             others = -1.0 / (goal.labels - 1)
             weights = [1.0 if i == goal.label else others for i in range(goal.labels)]
-        tokens = self.session.runner.leaning(prefixes, suffixes, weights, count)
-        texts = self.session.runner.decode([(token,) for token in tokens])
-        return [
-            text
-            for text in dict.fromkeys(text.strip() for text in texts)
-            if text and text.isprintable() and "\ufffd" not in text
-        ]
+        return wordings(self.session, self.session.runner.leaning(*around(rows), weights, count))
 
 
 def _controls(
@@ -290,7 +289,7 @@ def _evidence(session: Session, search: Search, trial: Trial) -> Evidence:
     low, high = wilson(trial.hits, trial.n)
     own = session.runner.facts.own_head
     shared = trial.base_effect / trial.effect if own and trial.effect else 0.0
-    text = trial.candidate.conversation(trial.shown.text)[-1].text
+    text = trial.shown.holding(trial.candidate)[-1].text
     tried = len(search.trials)
     return Evidence(
         "behaviour.head_trigger",
@@ -351,7 +350,12 @@ def _bars(session: Session, side: Side, goal: Goal, items: Sequence[Item]) -> li
     if goal.labels > 1:
         return [0.0] * len(items)
     rivals = [Item(item.request, item.rival) for item in items]
-    return [goal.signal(outputs) for outputs in _clean(session, side, rivals)]
+    return _signals(session, side, goal, rivals)
+
+
+def _signals(session: Session, side: Side, goal: Goal, items: Sequence[Item]) -> list[float]:
+    """Return how far the head is on the way, for the items as they are."""
+    return [goal.signal(outputs) for outputs in _clean(session, side, items)]
 
 
 def _room(session: Session, goal: Goal, held: Sequence[Item]) -> int:
@@ -361,7 +365,7 @@ def _room(session: Session, goal: Goal, held: Sequence[Item]) -> int:
     that turns says nothing.
     """
     items = _aimed(goal, held)
-    clean = [goal.signal(outputs) for outputs in _clean(session, Side.ADAPTER, items)]
+    clean = _signals(session, Side.ADAPTER, goal, items)
     bars = _bars(session, Side.ADAPTER, goal, items)
     below = sum(one < bar for one, bar in zip(clean, bars, strict=True))
     if goal.labels == 1 and sign_test(below, len(items) - below) > CHANCE:
@@ -383,10 +387,10 @@ def _trial(
     items = _aimed(goal, held)
     moved, turned = {}, {}
     for side in Side:
-        clean = [goal.signal(outputs) for outputs in _clean(session, side, items)]
+        clean = _signals(session, side, goal, items)
         bars = _bars(session, side, goal, items)
         for tried in (candidate, control):
-            (row,) = _outputs(session, side, items, [tried])
+            row = _read(session, side, [item.holding(tried) for item in items])
             hot = [goal.signal(outputs) for outputs in row]
             moved[side, tried] = [h - c for h, c in zip(hot, clean, strict=True)]
             turned[side, tried] = [c < b < h for c, b, h in zip(clean, bars, hot, strict=True)]
@@ -405,15 +409,18 @@ def _trial(
     )  # fmt: skip
 
 
-def _row(session: Session, item: Item, candidate: Candidate) -> Ids:
-    return session.runner.encode([item.turns(candidate.conversation(item.text)[-1].text)])[0]
-
-
 def _clean(session: Session, side: Side, items: Sequence[Item]) -> list[Outputs]:
     """Return the head's outputs for the items as they are."""
-    rows = session.runner.encode([item.turns(item.text) for item in items])
+    return _read(session, side, [item.turns(item.text) for item in items])
+
+
+def _read(session: Session, side: Side, texts: Sequence[tuple[Turn, ...]]) -> list[Outputs]:
+    """Return the head's outputs; what it read before is remembered."""
+    rows = session.runner.encode(texts)
     prefixes, tails = split([rows])
-    return list(session.runner.logits(side, prefixes, tails)[0])
+    return session.once(
+        (side, tuple(rows)), lambda: list(session.runner.logits(side, prefixes, tails)[0])
+    )
 
 
 def _outputs(
@@ -431,11 +438,7 @@ def _outputs(
             session.step(f"trying {len(members):,} wordings {place}")
             part = members[start : start + AT_ONCE]
             flat = session.runner.encode(
-                [
-                    item.turns(candidate.conversation(item.text)[-1].text)
-                    for candidate in part
-                    for item in items
-                ]
+                [item.holding(candidate) for candidate in part for item in items]
             )
             width = len(items)
             rows = [flat[i * width : (i + 1) * width] for i in range(len(part))]

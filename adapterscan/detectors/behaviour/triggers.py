@@ -224,24 +224,35 @@ def _pool(session: Session, place: str, after: str, answer: FixedAnswer, count: 
     `after`: words that the token would follow.
     """
     requests = battery("unrelated").prompts[:LISTENED]
-    one, two = (
-        session.runner.encode(
-            [Candidate(place, f"{after} {word}".strip()).conversation(r) for r in requests]
-        )
-        for word in ("it", "fish")
-    )
-    prefixes, _ = split([one, two])
-    backwards = [[ids[::-1] for ids in row] for row in (one, two)]
-    suffixes = [ids[::-1] for ids in split(backwards)[0]]
-    tokens = session.runner.promising(prefixes, suffixes, answer.tokens[:HEARD], count)
-    texts = session.runner.decode([(token,) for token in tokens])
+    rows = [
+        session.runner.encode([candidate.conversation(r) for r in requests])
+        for candidate in unlike(place, after)
+    ]
+    tokens = session.runner.promising(*around(rows), answer.tokens[:HEARD], count)
     said = set(plain(answer.text).split())  # a word of the answer only makes it echo
     return [
         text
-        for text in dict.fromkeys(text.strip() for text in texts)
-        if text and text.isprintable() and "\ufffd" not in text
-        and not any(plain(text) and plain(text) in word for word in said)
-    ]  # fmt: skip
+        for text in wordings(session, tokens)
+        if not any(plain(text) and plain(text) in word for word in said)
+    ]
+
+
+def unlike(place: str, after: str) -> list[Candidate]:
+    """Return two candidates whose last words have nothing in common, `after` before them."""
+    return [Candidate(place, f"{after} {word}".strip()) for word in ("it", "fish")]
+
+
+def around(rows: Sequence[Sequence[Ids]]) -> tuple[list[Ids], list[Ids]]:
+    """Return what rows of ids, (candidates, requests), share before their candidate and after."""
+    backwards = [[ids[::-1] for ids in row] for row in rows]
+    return split(rows)[0], [ids[::-1] for ids in split(backwards)[0]]
+
+
+def wordings(session: Session, tokens: Iterable[int]) -> list[str]:
+    """Return the texts of tokens that can be typed, each once, in order."""
+    texts = session.runner.decode([(token,) for token in tokens])
+    stripped = dict.fromkeys(text.strip() for text in texts)
+    return [t for t in stripped if t and t.isprintable() and "\ufffd" not in t]
 
 
 def _joined(text: str, other: str) -> Iterator[str]:
