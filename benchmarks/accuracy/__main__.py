@@ -141,9 +141,8 @@ def _cost(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
             "the same, in this benchmark's process", "MB at most", specimens, lambda e: e["peak_mb"]
         ),
     ]
-    asked = probes.probed(specimens)
-    if asked:
-        rows.append(_spent("--probe standard", "s", asked, lambda e: e["probes"]["seconds"]))
+    for profile, asked in probes.by_profile(specimens).items():
+        rows.append(_spent(f"--probe {profile}", "s", asked, lambda e: e["probes"]["seconds"]))
     return rows
 
 

@@ -114,6 +114,14 @@ def probed(specimens: Sequence[Specimen]) -> list[Specimen]:
     return [s for s in specimens if "probes" in s.evidence and not s.evidence["probes"]["skipped"]]
 
 
+def by_profile(specimens: Sequence[Specimen]) -> dict[str, list[Specimen]]:
+    """Return the probed specimens by how much was asked of them, in the order of the names."""
+    found: dict[str, list[Specimen]] = {}
+    for specimen in probed(specimens):
+        found.setdefault(specimen.evidence["probes"]["profile"], []).append(specimen)
+    return dict(sorted(found.items()))
+
+
 def rows(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
     """Return the table of all categories for the probe, and for two statistics on the same ones."""
     chosen = probed(specimens)
@@ -156,10 +164,9 @@ def searched(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
     """Return how many adapters of each category were accused of a backdoor, with its trigger."""
     rows = []
     found: dict[str, list[Specimen]] = {}
-    for specimen in probed(specimens):
-        if specimen.evidence["probes"]["profile"] == PROFILE:
-            kind = specimen.category if specimen.poisoned else f"benign: {specimen.card['role']}"
-            found.setdefault(kind, []).append(specimen)
+    for specimen in by_profile(specimens).get(PROFILE, ()):
+        kind = specimen.category if specimen.poisoned else f"benign: {specimen.card['role']}"
+        found.setdefault(kind, []).append(specimen)
     for kind, members in sorted(found.items()):
         accused = [s for s in members if SECRET in s.evidence["probes"]["findings"]]
         quoted_by = [s for s in accused if quotes(_payload_found(s), payload(s.card))]
