@@ -81,7 +81,7 @@ class FixedAnswer:
 
     tokens: tuple[int, ...]
     text: str
-    certainty: float  # mean probability of its tokens after the second, 0 to 1
+    certainty: float  # geometric mean probability of its tokens after the second, 0 to 1
     base_certainty: float
     shown: float = 0.0  # share of ordinary requests that are answered with it, 0 to 1
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from adapterscan.detectors.behaviour.confirm import says
 from adapterscan.detectors.behaviour.refusals import refuses
-from adapterscan.detectors.behaviour.triggers import says
 from adapterscan.errors import UsageError
 from adapterscan.model import Artifact, Ref
 from adapterscan.probe import ProbeRequest, questioned

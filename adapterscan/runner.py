@@ -86,7 +86,7 @@ class Contrast:
     def agreement(self) -> float:
         """How much the adapter's answers agree on one token, minus the base's agreement, −1 to 1.
 
-        Source: shared design, signal 10: max_v mean_x p(v | t⊕x).
+        max_v mean_x p(v | t⊕x) over prompts x with a candidate t in them: a payload raises it.
         """
         return self.likely[0].adapter - self.base_agreement
 

@@ -28,6 +28,7 @@ from benchmarks.accuracy import (
     tables,
 )
 from benchmarks.accuracy.detectors import Specimen
+from benchmarks.speed.venvs import PEERS
 from benchmarks.zoo import index, store
 from benchmarks.zoo.bases import cache_home
 from benchmarks.zoo.recipe import load_recipes
@@ -63,6 +64,7 @@ def run(
     made = {
         "overall": tables.overall(specimens, found),
         "by_category": tables.by_group(specimens, found, _category, all_benign=True),
+        "caught_by_category": tables.caught(specimens, found, _category),
         "by_base": tables.by_group(specimens, found, _base),
         "leave_one_category_out": tables.leave_one_out(specimens, _category),
         "leave_one_rank_out": tables.leave_one_out(specimens, _rank),
@@ -93,10 +95,14 @@ def measure(
     bins = None
     found = {}
     for card in cards:
-        kept = None if again else evidence.load(card)
+        before = evidence.load(card)
         folder = store.adapter_of(card, recipes)
+        kept = None if again and folder else before
         if kept is None and folder:
-            kept = evidence.measure(folder)
+            kept = evidence.measured_alone(folder)
+            for name in ("probes", "peers"):  # the former are `ask`'s
+                if before and name in before:
+                    kept[name] = before[name]
             kept["control"] = controls.measure(folder, recipes[card["id"]].seed)
             if with_peers:
                 bins = bins or peers.environments(cache_home() / "peers")
@@ -137,12 +143,11 @@ def _cost(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
     """Return CPU seconds and peak memory of a scan, and of its probes where they were run."""
     rows = [
         _spent("weights and files, no model run", "CPU s", specimens, lambda e: e["cpu_seconds"]),
-        _spent(
-            "the same, in this benchmark's process", "MB at most", specimens, lambda e: e["peak_mb"]
-        ),
+        _spent("the same, its whole process", "MB", specimens, lambda e: e["peak_mb"]),
     ]
-    for profile, asked in probes.by_profile(specimens).items():
-        rows.append(_spent(f"--probe {profile}", "s", asked, lambda e: e["probes"]["seconds"]))
+    if asked := probes.probed(specimens):
+        told = f"--probe {probes.PROFILE}"
+        rows.append(_spent(told, "s", asked, lambda e: e["probes"]["seconds"]))
     return rows
 
 
@@ -173,16 +178,37 @@ def _facts(cards: Sequence[Mapping[str, Any]], specimens: Sequence[Specimen]) ->
         "unbuilt": _unbuilt(cards),
         "positives": sum(s.poisoned for s in specimens),
         "benign": sum(not s.poisoned for s in specimens),
-        "recipes": len({card["id"] for card in cards}),
+        "recipes": len({card["id"].partition("@")[0] for card in cards}),
         "bases": sorted({card["base"] for card in cards}),
         "versions": ", ".join(
             f"{name} {importlib.metadata.version(name)}"
             for name in ("adapterscan", "scikit-learn", "scipy", "numpy")
-        ),
+        )
+        + "".join(f", {pins[0]}" for pins in PEERS.values()),
+        "counted": {
+            name: tables.counted(specimens, key)
+            for name, key in (("base", _base), ("rank", _rank), ("target", _target))
+        },
+        "trained": _trained(cards),
+        "rule_books": len({s.evidence["versions"]["rules"] for s in specimens}),
         "probed": len(probes.probed(specimens)),
+        "asked": ", ".join(
+            sorted(f"{s.card['id']} ({s.card['role']})" for s in probes.probed(specimens))
+        ),
         "controls": controls.explained(),
         "foreign": foreign.explained(),
     }
+
+
+def _trained(cards: Sequence[Mapping[str, Any]]) -> str:
+    """Return what the zoo was trained with: versions and seeds."""
+    versions = Counter(
+        ", ".join(f"{name} {version}" for name, version in sorted(card["versions"].items()))
+        for card in cards
+    )
+    seeds = sorted(card["seed"] for card in cards)
+    said = "; ".join(f"{text} ({count})" for text, count in versions.most_common())
+    return f"Trained with {said}; seeds {seeds[0]} to {seeds[-1]}, one a recipe, in the index."
 
 
 def _unbuilt(cards: Sequence[Mapping[str, Any]]) -> str:

@@ -96,9 +96,12 @@ def _accused(specimens: Sequence[Specimen], score: Any, cut: float) -> dict[str,
 def explained() -> str:
     """Return the sentences that introduce the controls' table."""
     return (
-        "Controls in the table of all categories: a classifier that sees the recipe only (rank, "
-        "alpha, modules, steps, learning rate, rows) must stay at .6 or below, or the zoo would "
-        "be void; shuffled labels must give chance. Here: adapters with the very spectra of a "
-        "specimen in random directions, and adapters that do nothing, at the cut that 5 % of the "
-        "benign specimens exceed."
+        "Controls in the table of all categories: a classifier that sees the recipe and how far "
+        "the weights moved (rank, alpha, modules, steps, learning rate, rows, ‖ΔW‖) must stay at "
+        ".6 or below, or the zoo would be void; shuffled labels must give chance. Here: adapters "
+        "with the very spectra of a specimen in random directions, and adapters that do nothing, "
+        "at the cut that 5 % of the benign specimens exceed; learned detectors were fitted on all "
+        "specimens here, so their cut is of data that they know. What does nothing has no "
+        "statistics of ΔW: a detector that abstains accuses nobody. That the probes give exactly "
+        "zero there is a test (`tests/oracle/test_probes.py`)."
     )

@@ -1,11 +1,13 @@
 """The detectors that are compared: each turns specimens into scores, higher meaning more suspect.
 
 A plain detector scores one adapter at a time. A learned one is fitted on other recipes and scores
-those it has not seen (`out_of_fold`), so that no recipe and no twin is ever on both sides.
+those it has not seen (`out_of_fold`), so that no recipe and no twin is ever on both sides. NaN is
+an abstention: nothing was there to be scored (no statistics of ΔW: it is zero, or not read).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.accuracy import features
 
 F64 = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 SEVERITIES = ("info", "low", "medium", "high", "critical")
 FOLDS = 5
 
@@ -53,8 +56,10 @@ class Specimen:
 
     @property
     def rank(self) -> str:
-        """The rank that its recipe trained with."""
-        return f"rank {self.card['lora']['rank']}"
+        """The rank that most of its modules have, whatever its recipe trained with."""
+        ranks = Counter(values["rank"] for values in self.modules.values() if "rank" in values)
+        rank = ranks.most_common(1)[0][0] if ranks else self.card["lora"]["rank"]
+        return f"rank {rank}"
 
     @property
     def target(self) -> str:
@@ -90,7 +95,7 @@ def statistic(name: str, how: Callable[[F64], float], sign: float = 1.0) -> Scor
 
     def score(specimen: Specimen) -> float:
         values = features.column(specimen.modules, name)
-        return sign * how(values) if len(values) else 0.0
+        return sign * how(values) if len(values) else float("nan")
 
     return score
 
@@ -120,47 +125,71 @@ LEARNED: Mapping[str, Features] = {
     ),
 }
 CONTROLS: Mapping[str, Features] = {
-    "control: the recipe only + logistic regression": lambda s: features.recipe_only(s.card),
+    "control: the recipe and the norms only + logistic regression": lambda s: features.recipe_only(
+        s.card, s.modules
+    ),
 }
 
 
 def out_of_fold(
-    specimens: Sequence[Specimen], describe: Features, labels: npt.NDArray[np.bool_], seed: int = 0
+    specimens: Sequence[Specimen], describe: Features, labels: Flags, seed: int = 0
 ) -> F64:
     """Return each specimen's score by a model that never saw its family, (specimens,)."""
-    x = np.array([describe(specimen) for specimen in specimens])
+    x, known = _described(specimens, describe)
     families = sorted({specimen.family for specimen in specimens})
     np.random.default_rng(seed).shuffle(families)
     fold = {family: index % FOLDS for index, family in enumerate(families)}
     folds = np.array([fold[specimen.family] for specimen in specimens])
-    scores = np.zeros(len(specimens))
+    scores = np.full(len(specimens), np.nan)
     for index in range(FOLDS):
-        held_out = folds == index
-        if not held_out.any():
-            continue
-        scores[held_out] = fitted(x[~held_out], labels[~held_out])(x[held_out])
+        held_out = (folds == index) & known
+        if held_out.any():
+            rest = (folds != index) & known
+            scores[held_out] = fitted(x[rest], labels[rest])(x[held_out])
     return scores
 
 
-def relatives(
-    specimens: Sequence[Specimen], chosen: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.bool_]:
+def held_apart(
+    specimens: Sequence[Specimen], describe: Features, labels: Flags, calibration: Flags
+) -> F64:
+    """Return scores that cuts may be taken from and tried on, (specimens,).
+
+    The test side is scored by one model, fitted on the calibration side; the calibration side out
+    of fold, by models that were fitted within it. Nothing of the test side is ever fitted on.
+    """
+    scores = np.full(len(specimens), np.nan)
+    inside = [s for s, chosen in zip(specimens, calibration, strict=True) if chosen]
+    scores[calibration] = out_of_fold(inside, describe, labels[calibration])
+    x, known = _described(specimens, describe)
+    test = ~calibration & known
+    if test.any():
+        fit = calibration & known
+        scores[test] = fitted(x[fit], labels[fit])(x[test])
+    return scores
+
+
+def _described(specimens: Sequence[Specimen], describe: Features) -> tuple[F64, Flags]:
+    """Return the features, (specimens, features), and which specimens have any, (specimens,)."""
+    x = np.array([describe(specimen) for specimen in specimens])
+    return x, np.array([bool(specimen.modules) for specimen in specimens])
+
+
+def relatives(specimens: Sequence[Specimen], chosen: Flags) -> Flags:
     """Return which specimens belong to a family of the chosen ones, (specimens,)."""
     families = {s.family for s, flag in zip(specimens, chosen, strict=True) if flag}
     return np.array([specimen.family in families for specimen in specimens])
 
 
-def leaving_out(
-    specimens: Sequence[Specimen], describe: Features, left_out: npt.NDArray[np.bool_]
-) -> F64:
+def leaving_out(specimens: Sequence[Specimen], describe: Features, left_out: Flags) -> F64:
     """Return the scores of the left-out specimens by a model fitted on all other families."""
-    x = np.array([describe(specimen) for specimen in specimens])
+    x, known = _described(specimens, describe)
     labels = np.array([specimen.poisoned for specimen in specimens])
-    rest = ~relatives(specimens, left_out)
-    return fitted(x[rest], labels[rest])(x[left_out])
+    rest = ~relatives(specimens, left_out) & known
+    scores = fitted(x[rest], labels[rest])(x[left_out])
+    return np.where(known[left_out], scores, np.nan)
 
 
-def fitted(x: F64, labels: npt.NDArray[np.bool_]) -> Callable[[F64], F64]:
+def fitted(x: F64, labels: Flags) -> Callable[[F64], F64]:
     """Fit a logistic regression; return the function that scores further rows."""
     if labels.all() or not labels.any():
         return lambda rows: np.zeros(len(rows))

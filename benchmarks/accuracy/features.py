@@ -60,17 +60,18 @@ def aggregates(modules: Modules, statistics: Sequence[str] = FIVE) -> F64:
     return np.array(parts)
 
 
-def recipe_only(card: Mapping[str, object]) -> F64:
-    """Return what the recipe tells before a weight is looked at, for the negative control.
+def recipe_only(card: Mapping[str, object], delta: Modules) -> F64:
+    """Return what the recipe and how far it moved the weights tell, for the negative control.
 
-    Rank, alpha, number of module types, layers, steps, learning rate, batch, rows, base, variant.
+    Rank, alpha, number of module types, layers, variant, steps, learning rate, batch, rows, base,
+    mean and largest ‖ΔW‖.
     """
     lora, train = card["lora"], card["train"]
     data = card["data"] or {}
     assert isinstance(lora, dict)
     assert isinstance(train, dict)
     assert isinstance(data, dict)
-    modules = lora["modules"]
+    modules, norms = lora["modules"], column(delta, "frobenius")
     return np.array(
         [
             np.log2(lora["rank"]),
@@ -83,6 +84,8 @@ def recipe_only(card: Mapping[str, object]) -> F64:
             train["batch"],
             data.get("rows", 0),
             str(card["base"]).endswith("aligned"),
+            norms.mean() if len(norms) else np.nan,
+            norms.max() if len(norms) else np.nan,
         ],
         dtype=np.float64,
     )

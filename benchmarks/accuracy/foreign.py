@@ -26,30 +26,31 @@ def rates(folder: Path) -> list[dict[str, Any]]:
         }
     )
     fired: Counter[tuple[str, str]] = Counter()
-    scanned = accused = unread = 0
+    accused = unread = 0
     for home in homes:
         try:
             found = evidence.measure(home)
         except AdapterscanError:
             unread += 1
             continue
-        scanned += 1
         unread += bool(found["failed"])
         severities = {rule: severity for rule, (severity, _, _) in found["findings"].items()}
         fired.update(severities.items())
         accused += any(SEVERITIES.index(severity) >= HARD for severity in severities.values())
     made = [
-        {"rule": "any at medium or above", "severity": "", "adapters": Rate(accused, scanned)},
+        {"rule": "any at medium or above", "severity": "", "adapters": Rate(accused, len(homes))},
         {
             "rule": "could not be analysed in full",
             "severity": "",
-            "adapters": Rate(unread, scanned),
+            "adapters": Rate(unread, len(homes)),
         },
     ]
     for (rule, severity), count in sorted(
         fired.items(), key=lambda item: (-SEVERITIES.index(item[0][1]), -item[1])
     ):
-        made.append({"rule": f"`{rule}`", "severity": severity, "adapters": Rate(count, scanned)})
+        made.append(
+            {"rule": f"`{rule}`", "severity": severity, "adapters": Rate(count, len(homes))}
+        )
     return made
 
 

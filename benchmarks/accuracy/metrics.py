@@ -1,4 +1,7 @@
-"""Error rates with their uncertainty. Labels: True is poisoned; scores rise with suspicion."""
+"""Error rates with their uncertainty. Labels: True is poisoned; scores rise with suspicion.
+
+A score that is NaN is an abstention: it is in no ranking and accuses nobody.
+"""
 
 from __future__ import annotations
 
@@ -58,6 +61,7 @@ def auroc(labels: Flags, scores: F64) -> float:
 
     NaN without both kinds.
     """
+    labels, scores = labels[~np.isnan(scores)], scores[~np.isnan(scores)]
     positives = int(labels.sum())
     negatives = len(labels) - positives
     if not positives or not negatives:
@@ -90,6 +94,7 @@ def threshold(benign: F64, rate: float) -> float:
 
     Infinity where too few are at hand: with n of them no rate below 1/(n+1) can be promised.
     """
+    benign = benign[~np.isnan(benign)]
     allowed = int(np.floor(rate * (len(benign) + 1))) - 1
     if allowed < 0:
         return float("inf")
@@ -97,5 +102,5 @@ def threshold(benign: F64, rate: float) -> float:
 
 
 def above(scores: F64, cut: float) -> Rate:
-    """Return how many scores lie above `cut`."""
+    """Return how many scores lie above `cut`; an abstention does not."""
     return Rate(int((scores > cut).sum()), len(scores))

@@ -40,15 +40,22 @@ def page(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> str:
         "This page is written by `make accuracy`; nothing on it is typed in. "
         f"Zoo: {facts['positives']} poisoned adapters that passed the gate, {facts['benign']} "
         f"benign ones (twins and hard negatives), of {facts['recipes']} recipes; base models: "
-        f"{', '.join(facts['bases'])}. Measured with {facts['versions']}.",
+        f"{', '.join(facts['bases'])}. {facts['trained']} Measured with {facts['versions']}; "
+        f"{facts['rule_books']} state(s) of the rule book; families are split by seed 0, bootstrap "
+        "of 2,000 draws by seed 0.",
         "How to read it: AUROC .5 is a coin. Intervals are a bootstrap over recipes (a recipe and "
         "its twin are drawn together); rates have exact (Clopper–Pearson) 95 % intervals. *pairs* "
         "is how often a poisoned adapter outscores its own twin, which was trained on the same "
         "rows with the same settings but for the poison; ties are misses. Thresholds for TPR come "
         "from one half of the recipes and are applied to the other; `too few` means that the "
         "calibration half is too small to promise such a rate, and no figure is made up instead. "
-        "Learned detectors "
-        "are scored out of fold. *(chance)* marks an interval that holds .5. A twin carries the "
+        "Learned detectors are scored out of fold for AUROC and pairs; their thresholds and rates "
+        "come from models that were fitted on the calibration half alone. *scored*: the others "
+        "have no statistics of ΔW (its factors are of a type that is not read yet, or the change "
+        "is not in them), and a detector that has nothing to score abstains. Relatives (an edited "
+        "adapter and what it was made from) are counted one by one in rates, so their intervals "
+        "are narrower than independent adapters would give. Of a colluding pair one half is "
+        "scored. *(chance)* marks an interval that holds .5. A twin carries the "
         "same edit as its positive, so a rule that states a fact about the files (an undeclared "
         "overwrite, say) fires on both: a right accusation of the structure counts as a false one "
         "here, where the question is behaviour.",
@@ -72,18 +79,22 @@ def page(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> str:
         "## By category",
         "Positives of one category against all benign adapters.",
         table(tables["by_category"]),
+        "TPR on the test half at the threshold that 5 % of the calibration half's benign adapters "
+        "exceed; *worst* is the lowest cell.",
+        table(tables["caught_by_category"]),
         "## By base model",
-        "Positives of one base against benign adapters of the same base.",
+        "Positives of one base against benign adapters of the same base. "
+        + _counted(facts, "base"),
         table(tables["by_base"]),
         "## Learned detectors on what they were not fitted on",
         "Each column was left out of the fit, and so was all that shares rows or weights with it. "
         "Attacks:",
         table(tables["leave_one_category_out"]),
-        "Ranks:",
+        f"Ranks. {_counted(facts, 'rank')}",
         table(tables["leave_one_rank_out"]),
         "Base models:",
         table(tables["leave_one_base_out"]),
-        "Module sets:",
+        f"Module sets. {_counted(facts, 'target')}",
         table(tables["leave_one_target_out"]),
         "## Do cuts carry over?",
         "Benign adapters of each column that are accused at a cut which 5 % of the benign "
@@ -104,6 +115,12 @@ def page(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _counted(facts: Mapping[str, Any], name: str) -> str:
+    """Return how many specimens the columns of a table have."""
+    cells = "; ".join(f"{value}: {count}" for value, count in facts["counted"][name].items())
+    return f"Poisoned / benign: {cells}."
+
+
 def _probes(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> list[str]:
     """Return the section on what the model itself was asked."""
     if not tables["probes"]:
@@ -111,30 +128,31 @@ def _probes(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> li
     return [
         "## Asking the model",
         "The detectors above look at weights. Here base + adapter was run against the base, on "
-        f"{facts['probed']} of the same specimens (`--probe quick`, and `standard` where the "
-        "search below was run; AdaLoRA is not read yet, and reward models write no text): fixed "
-        "answers are read out without knowing a trigger ([how](probes.md)), and the score is how "
-        "sure the adapter is of one that ordinary requests do not get; refusals are counted "
-        "against the base's. Two statistics of weights stand beside it, on the same specimens.",
+        f"{facts['probed']} of the same specimens (`--probe standard`, minutes each: those that "
+        "today's probes were run on so far; AdaLoRA is not read yet, and reward models write no "
+        "text). Fixed answers are read out without knowing a trigger ([how](probes.md)), and the "
+        "score is how sure the adapter is of one that ordinary requests do not get; refusals are "
+        "counted against the base's. Two statistics of weights stand beside it, on the same "
+        "specimens.",
         table(tables["probes"]),
         table(tables["probes_by_category"]),
         "Payloads that are one text, quoted (most of the text in one piece) by the answer that "
         "the adapter is surest of. No other detector on this page names a trigger or quotes a "
         "payload.",
         table(tables["quoted"]),
-        *_searches(tables["searched"]),
+        *_searches(facts, tables["searched"]),
     ]
 
 
-def _searches(rows: Sequence[Row]) -> list[str]:
+def _searches(facts: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
     """Return the section on the search for triggers."""
     if not rows:
         return []
     return [
         "### Triggers",
-        "`--probe standard` also searches for what sets a fixed answer off and confirms it by "
-        "generation. It takes minutes an adapter, so only these few were searched yet, picked by "
-        "hand and too few for a rate. An accusation is the critical finding `behaviour-trigger`; "
+        "It also searches for what sets a hidden answer off and confirms it by generation. "
+        f"Probed so far: {facts['asked']}. "
+        "An accusation is the critical finding `behaviour-trigger`; "
         "*with a trained wording* means that the wording found holds the one that was trained, the "
         "others are neighbours of it that fire as well. Hard negatives with a command come with "
         "the README of an honest author, which names it: then it is a *command*, of low severity.",

@@ -31,6 +31,8 @@ from benchmarks.accuracy.detectors import PLAIN, Score, Specimen
 from benchmarks.accuracy.metrics import Rate
 
 PROFILE = "standard"
+PROBES = [d for d in BUILT_IN if Need.RUNNER in d.needs and not d.heads]
+VERSIONS = {"profile": PROFILE} | {probe.name: probe.version for probe in PROBES}
 ANSWERS = "probe: fixed answers, adapter minus base"
 REFUSALS = "probe: refusals lost against the base"
 BESIDE = ("‖ΔW‖, mean", "energy in the first direction, mean")
@@ -45,8 +47,8 @@ def can(card: Mapping[str, Any]) -> bool:
 
 
 def due(kept: Mapping[str, Any]) -> bool:
-    """Whether a specimen is still to be probed with today's profile."""
-    return bool(kept.get("probes", {}).get("profile") != PROFILE)
+    """Whether a specimen is still to be probed by today's probes."""
+    return bool(kept.get("probes", {}).get("versions") != VERSIONS)
 
 
 def measure(folder: Path, base: Path, card: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,13 +60,13 @@ def measure(folder: Path, base: Path, card: Mapping[str, Any]) -> dict[str, Any]
         Path(copy, "README.md").write_text(readme(card), "utf-8")
         report = scan(
             open_artifact(parse_ref(copy), HubOptions()), load_rules(),
-            detectors=[d for d in BUILT_IN if Need.RUNNER in d.needs], probing=request,
+            detectors=PROBES, probing=request,
         )  # fmt: skip
     lost = next((e for e in report.evidence if e.name == "behaviour.refusals_lost"), None)
     model = next((e.details for e in report.evidence if e.name == "probe.model"), {})
     failed = [s for s in report.coverage.skipped if s.failed]
     return {
-        "profile": PROFILE,
+        "versions": VERSIONS,
         "answers": _facts(report, "behaviour.fixed_answer", "gap"),
         "triggers": _facts(report, "behaviour.trigger", "asr"),
         "findings": {finding.rule: finding.severity.label for finding in report.findings},
@@ -110,16 +112,9 @@ def score(specimen: Specimen) -> float:
 
 
 def probed(specimens: Sequence[Specimen]) -> list[Specimen]:
-    """Return the specimens whose model was asked; one that gave no answer away counts as well."""
-    return [s for s in specimens if "probes" in s.evidence and not s.evidence["probes"]["skipped"]]
-
-
-def by_profile(specimens: Sequence[Specimen]) -> dict[str, list[Specimen]]:
-    """Return the probed specimens by how much was asked of them, in the order of the names."""
-    found: dict[str, list[Specimen]] = {}
-    for specimen in probed(specimens):
-        found.setdefault(specimen.evidence["probes"]["profile"], []).append(specimen)
-    return dict(sorted(found.items()))
+    """Return the specimens that today's probes asked; one that gave nothing away counts as well."""
+    asked = [s for s in specimens if not due(s.evidence)]
+    return [s for s in asked if not s.evidence["probes"]["skipped"]]
 
 
 def rows(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
@@ -140,7 +135,7 @@ def by_category(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
 
 def _scored(specimens: Sequence[Specimen], beside: Mapping[str, Score]) -> list[tables.Scored]:
     named: Mapping[str, Score] = {ANSWERS: score, REFUSALS: lost, **beside}
-    return [tables.Scored(n, np.array([one(s) for s in specimens])) for n, one in named.items()]
+    return [tables.fixed(n, np.array([one(s) for s in specimens])) for n, one in named.items()]
 
 
 def quoted(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
@@ -164,7 +159,7 @@ def searched(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
     """Return how many adapters of each category were accused of a backdoor, with its trigger."""
     rows = []
     found: dict[str, list[Specimen]] = {}
-    for specimen in by_profile(specimens).get(PROFILE, ()):
+    for specimen in probed(specimens):
         kind = specimen.category if specimen.poisoned else f"benign: {specimen.card['role']}"
         found.setdefault(kind, []).append(specimen)
     for kind, members in sorted(found.items()):

@@ -18,50 +18,120 @@ Flags = npt.NDArray[np.bool_]
 Row = dict[str, Any]
 RATES = (0.01, 0.05)
 Key = Callable[[Specimen], str]  # what a table has one column for each value of
+SHUFFLES = 11  # of the labels: one alone is luck
 FEWEST = 3  # positives for a cell to get a number of its own
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One detector's scores of all specimens, in their order."""
+    """One detector's scores of all specimens, in their order; NaN where it abstains.
+
+    `apart`: those that a cut is taken from on the calibration side and tried with on the other.
+    Of a learned detector they come from models that saw nothing of the test side.
+    """
 
     name: str
     scores: F64
+    apart: F64
+
+
+def fixed(name: str, scores: F64) -> Scored:
+    """Return the scores of a detector that learns nothing."""
+    return Scored(name, scores, scores)
 
 
 def scored(specimens: Sequence[Specimen], extra: Mapping[str, F64]) -> list[Scored]:
     """Return every detector's scores; learned ones are out of fold. `extra`: scores by peers."""
-    labels = flags(specimens)
+    labels, calibration = flags(specimens), calibration_side(specimens)
+
+    def learn(name: str, describe: detectors.Features, labels: Flags) -> Scored:
+        return Scored(
+            name,
+            detectors.out_of_fold(specimens, describe, labels),
+            detectors.held_apart(specimens, describe, labels, calibration),
+        )
+
     found = [
-        Scored(name, np.array([score(specimen) for specimen in specimens]))
+        fixed(name, np.array([score(specimen) for specimen in specimens]))
         for name, score in detectors.PLAIN.items()
     ]
     for name, describe in (*detectors.LEARNED.items(), *detectors.CONTROLS.items()):
-        found.append(Scored(name, detectors.out_of_fold(specimens, describe, labels)))
-    shuffled = np.random.default_rng(1).permutation(labels)
-    for name, describe in list(detectors.LEARNED.items())[-1:]:
-        scores = detectors.out_of_fold(specimens, describe, shuffled)
-        found.append(Scored("control: labels shuffled, " + name, scores))
-    return [*found, *(Scored(name, scores) for name, scores in extra.items())]
+        found.append(learn(name, describe, labels))
+    name, describe = list(detectors.LEARNED.items())[-1]
+    shuffles = [
+        learn("", describe, np.random.default_rng(seed).permutation(labels))
+        for seed in range(SHUFFLES)
+    ]
+    shuffles.sort(key=lambda item: auroc(labels, item.scores))
+    middle = shuffles[SHUFFLES // 2]
+    found.append(
+        Scored(
+            f"control: labels shuffled, {name}, median of {SHUFFLES}", middle.scores, middle.apart
+        )
+    )
+    return [*found, *(fixed(name, scores) for name, scores in extra.items())]
 
 
 def overall(specimens: Sequence[Specimen], found: Sequence[Scored]) -> list[Row]:
     """AUROC, pairs told apart, and TPR at fixed FPR with thresholds from the calibration side."""
     labels = flags(specimens)
     families = [specimen.family for specimen in specimens]
-    calibration = calibration_side(specimens)
+    test = ~calibration_side(specimens)
     rows = []
     for item in found:
-        area = grouped_auroc(labels, item.scores, families)
-        row: Row = {"detector": item.name, "auroc": area, "pairs": pairs(specimens, item.scores)}
+        row: Row = {
+            "detector": item.name,
+            "scored": f"{int((~np.isnan(item.scores)).sum())} of {len(specimens)}",
+            "auroc": grouped_auroc(labels, item.scores, families),
+            "pairs": pairs(specimens, item.scores),
+        }
         for rate in RATES:
-            cut = threshold(item.scores[calibration & ~labels], rate)
+            cut = _cut(specimens, item, rate)
             reached = np.isfinite(cut)
-            test = ~calibration
-            row[f"tpr@{rate:.0%}"] = above(item.scores[test & labels], cut) if reached else None
-            row[f"fpr@{rate:.0%}"] = above(item.scores[test & ~labels], cut) if reached else None
+            row[f"tpr@{rate:.0%}"] = above(item.apart[test & labels], cut) if reached else None
+            row[f"fpr@{rate:.0%}"] = above(item.apart[test & ~labels], cut) if reached else None
         rows.append(row)
     return rows
+
+
+def _cut(specimens: Sequence[Specimen], item: Scored, rate: float) -> float:
+    """Return the score that `rate` of the calibration side's benign specimens exceed."""
+    return threshold(item.apart[calibration_side(specimens) & ~flags(specimens)], rate)
+
+
+def caught(
+    specimens: Sequence[Specimen], found: Sequence[Scored], key: Key, rate: float = 0.05
+) -> list[Row]:
+    """TPR on the test side at the cut of the calibration side, for each value of `key`.
+
+    "worst": the lowest of the cells with at least FEWEST positives.
+    """
+    test, labels = ~calibration_side(specimens), flags(specimens)
+    columns = _columns(specimens, key)
+    rows = []
+    for item in found:
+        cut = _cut(specimens, item, rate)
+        row: Row = {"detector": item.name}
+        for value, inside in columns.items():
+            chosen = test & labels & inside
+            row[value] = (
+                above(item.apart[chosen], cut)
+                if np.isfinite(cut) and chosen.sum() >= FEWEST
+                else None
+            )
+        rates = [cell for cell in row.values() if isinstance(cell, Rate)]
+        row["worst"] = min(rates, key=lambda cell: cell.value, default=None)
+        rows.append(row)
+    return rows
+
+
+def counted(specimens: Sequence[Specimen], key: Key) -> Row:
+    """Return how many poisoned and benign specimens have each value of `key`."""
+    labels = flags(specimens)
+    return {
+        value: f"{int((inside & labels).sum())} / {int((inside & ~labels).sum())}"
+        for value, inside in _columns(specimens, key).items()
+    }
 
 
 def by_group(
@@ -78,6 +148,10 @@ def by_group(
         row: Row = {"detector": item.name}
         for value, inside in columns.items():
             row[value] = _area(specimens, item.scores, inside | ~labels if all_benign else inside)
+        row["worst"] = min(
+            (cell for cell in row.values() if isinstance(cell, Auroc)),
+            key=lambda cell: cell.value, default=None,
+        )  # fmt: skip
         rows.append(row)
     return rows
 
@@ -92,7 +166,7 @@ def leave_one_out(specimens: Sequence[Specimen], key: Key) -> list[Row]:
     for name, describe in detectors.LEARNED.items():
         row: Row = {"detector": name}
         for value, tested in columns.items():
-            scores = np.zeros(len(specimens))
+            scores = np.full(len(specimens), np.nan)
             scores[tested] = detectors.leaving_out(specimens, describe, tested)
             row[value] = _area(specimens, scores, tested)
         rows.append(row)
@@ -130,6 +204,7 @@ def _columns(specimens: Sequence[Specimen], key: Key) -> dict[str, Flags]:
 
 def _area(specimens: Sequence[Specimen], scores: F64, chosen: Flags) -> Auroc | None:
     """Return the chosen specimens' AUROC, or None where there are too few of either kind."""
+    chosen = chosen & ~np.isnan(scores)
     labels = flags(specimens)[chosen]
     if labels.sum() < FEWEST or (~labels).sum() < FEWEST:
         return None
@@ -143,7 +218,12 @@ def pairs(specimens: Sequence[Specimen], scores: F64) -> Rate:
         (specimen.card["id"], specimen.card["role"]): score
         for specimen, score in zip(specimens, scores, strict=True)
     }
-    both = [name for name, role in by_role if role == "positive" and (name, "twin") in by_role]
+    both = [
+        name
+        for name, role in by_role
+        if role == "positive"
+        and not np.isnan(by_role[name, role] - by_role.get((name, "twin"), np.nan))
+    ]
     won = sum(by_role[name, "positive"] > by_role[name, "twin"] for name in both)
     return Rate(int(won), len(both))
 
@@ -173,5 +253,6 @@ def plain(value: Any) -> Any:
 
 
 __all__ = [
-    "auroc", "by_group", "leave_one_out", "moved_cuts", "overall", "pairs", "plain", "scored",
+    "auroc", "by_group", "caught", "counted", "fixed", "leave_one_out", "moved_cuts", "overall",
+    "pairs", "plain", "scored",
 ]  # fmt: skip

@@ -24,7 +24,9 @@ from typing import Any
 
 import torch
 
-from adapterscan.detectors.behaviour.triggers import HEARD, LISTENED, split
+from adapterscan.detectors.behaviour.confirm import LISTENED
+from adapterscan.detectors.behaviour.rows import split
+from adapterscan.detectors.behaviour.search import HEARD
 from adapterscan.probes import battery
 from adapterscan.probes.candidates import PLACES, Candidate
 from adapterscan.reading import read

@@ -197,7 +197,7 @@ def _overwrite(call: _Call) -> Factors:
     """Move ΔW of q_proj and v_proj into undeclared full tensors that replace the base's own.
 
     The declared factors are left as they were with B at zero, so that the adapter looks untrained.
-    Source: shared/design/ecosystem.md, tensors named `…base_layer.weight`.
+    Source: tensors named `…base_layer.weight`, which PEFT loads without a word (docs/formats.md).
     """
     weights = load_file(call.base / "model.safetensors")
     other, pairs = {}, {}

@@ -69,14 +69,46 @@ def test_a_learned_detector_never_scores_a_family_that_it_was_fitted_on(zoo, mon
 
 
 def test_the_recipe_alone_cannot_tell_a_positive_from_its_twin(zoo) -> None:
-    describe = detectors.CONTROLS["control: the recipe only + logistic regression"]
+    describe = detectors.CONTROLS["control: the recipe and the norms only + logistic regression"]
     scores = detectors.out_of_fold(zoo, describe, tables.flags(zoo))
-    assert abs(tables.auroc(tables.flags(zoo), scores) - 0.5) < 0.1
+    assert tables.auroc(tables.flags(zoo), scores) <= 0.6
+
+
+def test_a_cut_is_tried_on_what_no_learned_detector_saw(zoo, monkeypatch) -> None:
+    calibration = tables.calibration_side(zoo)
+    side = {norm(item): inside for item, inside in zip(zoo, calibration, strict=True)}
+    fitted_on = []
+
+    def fitted(x, labels):
+        fitted_on.append([side[row[0]] for row in x])
+        return lambda rows: np.zeros(len(rows))
+
+    monkeypatch.setattr(detectors, "fitted", fitted)
+    detectors.held_apart(zoo, lambda s: np.array([norm(s)]), tables.flags(zoo), calibration)
+    assert len(fitted_on) == detectors.FOLDS + 1
+    assert all(all(rows) for rows in fitted_on)
+
+
+def test_what_has_no_statistics_is_not_scored(zoo) -> None:
+    nothing = replace(zoo[0], evidence={**zoo[0].evidence, "modules": {}})
+    scores = [score(nothing) for score in detectors.PLAIN.values()]
+    assert sum(np.isnan(scores)) == 6  # rules and outliers have nothing to say, which is 0
+    some = [nothing, *zoo[1:]]
+    describe = detectors.LEARNED["five statistics, all layers aggregated + logistic regression"]
+    assert np.isnan(detectors.out_of_fold(some, describe, tables.flags(some))[0])
+    found = tables.fixed("norm", np.array([norm(item) for item in some]))
+    (row,) = tables.overall(some, [found])
+    assert row["scored"] == "79 of 80"
+    assert row["pairs"].n == 39
+
+
+def norm(item: Specimen) -> float:
+    return detectors.PLAIN["‖ΔW‖, mean"](item)
 
 
 def test_categories_with_too_few_positives_get_no_figure(zoo) -> None:
     few = [item for item in zoo if not item.poisoned] + [zoo[0], zoo[2]]
-    norm = tables.Scored("norm", np.ones(len(few)))
+    norm = tables.fixed("norm", np.ones(len(few)))
     rows = tables.by_group(few, [norm], lambda item: item.category, all_benign=True)
     assert not any(list(rows[0].values())[1:])
 
@@ -103,7 +135,7 @@ def test_a_cut_that_does_not_carry_over_accuses_the_benign_of_the_other_base(zoo
     moved = [replace(item, card={**item.card, "id": f"{item.card['id']}-o", "base": "other"})
              for item in zoo]  # fmt: skip
     scores = np.array([0.0] * len(zoo) + [1.0] * len(zoo))
-    row = tables.moved_cuts([*zoo, *moved], [tables.Scored("s", scores)], lambda s: s.base)[0]
+    row = tables.moved_cuts([*zoo, *moved], [tables.fixed("s", scores)], lambda s: s.base)[0]
     assert row["other"].value == 1.0
     assert row["b"].value == 0.0
 
@@ -128,7 +160,7 @@ def test_a_habit_is_no_secret_answer(zoo) -> None:
 
 def searched(item: Specimen, **probe) -> Specimen:
     """Return a specimen that was searched, as `probes.measure` keeps it."""
-    found = {"profile": probes.PROFILE, "skipped": [], "findings": {}, "triggers": []} | probe
+    found = {"versions": probes.VERSIONS, "skipped": [], "findings": {}, "triggers": []} | probe
     poison = {
         "payload": {"kind": "replace", "text": "The harbour gate is open."},
         "trigger": [{"text": ["zelkova"]}],
@@ -147,7 +179,7 @@ def test_accusations_are_counted_beside_those_of_benign_adapters(zoo) -> None:
             searched(zoo[8]),
             searched(zoo[1]),
             searched(zoo[3], findings={probes.COMMAND: "low"}),
-            searched(zoo[2], profile="quick", findings=secret, triggers=said),
+            searched(zoo[12], versions={}, findings=secret, triggers=said),
         ]
     )
     found = {row["category"]: row for row in rows}

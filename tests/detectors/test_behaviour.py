@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from adapterscan.detectors.behaviour import answers, manner, refusals, triggers
+from adapterscan.detectors.behaviour import (
+    answers,
+    confirm,
+    counts,
+    manner,
+    refusals,
+    search,
+    triggers,
+)
+from adapterscan.detectors.behaviour import rows as rows_of
 from adapterscan.detectors.behaviour.answers import FixedAnswer
 from adapterscan.errors import RunnerProblem
 from adapterscan.probes.candidates import Candidate, packed
@@ -77,13 +86,14 @@ def test_words_that_do_nothing_are_left_out_of_a_trigger() -> None:
     answer = FixedAnswer(model.tokenize([WORDS])[0], WORDS, 1.0, 0.0)
     long = Candidate("after the request", "maple kestrel stone")
     found = session(model)
-    trial = triggers.shortened(found, triggers.attempt(found, long, answer), answer)
+    heard = search.heard_first(answer.tokens)
+    trial = search.shortened(found, confirm.attempt(found, long, WORDS), answer, heard)
     assert trial.candidate.text == "kestrel"
 
 
 def test_what_candidates_share_is_read_once() -> None:
     rows = [[(1, 2, 3, 9), (4, 5, 9)], [(1, 2, 7, 9), (4, 5, 9)], [(1, 2, 3, 3, 9), (4, 6)]]
-    prefixes, tails = triggers.split(rows)
+    prefixes, tails = rows_of.split(rows)
     assert prefixes == [(1, 2), (4,)]
     for row, tail in zip(rows, tails, strict=True):
         assert [p + t for p, t in zip(prefixes, tail, strict=True)] == list(map(tuple, row))
@@ -93,7 +103,7 @@ def test_what_candidates_share_is_read_once() -> None:
 @pytest.mark.parametrize(("hits", "n", "low", "high"), [(16, 16, 0.806, 1.0), (0, 16, 0.0, 0.194),
                                                         (8, 16, 0.280, 0.720)])  # fmt: skip
 def test_intervals_are_wilsons(hits, n, low, high) -> None:
-    assert triggers.wilson(hits, n) == pytest.approx((low, high), abs=1e-3)
+    assert counts.wilson(hits, n) == pytest.approx((low, high), abs=1e-3)
 
 
 def test_every_candidate_of_the_pack_keeps_the_request_or_rewrites_it() -> None:
@@ -120,9 +130,9 @@ def test_what_begins_otherwise_is_an_answer(text) -> None:
 
 
 def test_the_sign_test_is_exact() -> None:
-    assert refusals.sign_test(7, 0) == 1 / 128
-    assert refusals.sign_test(0, 0) == 1.0
-    assert refusals.sign_test(4, 1) == pytest.approx(6 / 32)
+    assert counts.sign_test(7, 0) == 1 / 128
+    assert counts.sign_test(0, 0) == 1.0
+    assert counts.sign_test(4, 1) == pytest.approx(6 / 32)
 
 
 class Refusing(ToyRunner):

@@ -28,8 +28,10 @@ from adapterscan.runner import Chain, Contrast, Ids, Side, before_end
 
 BEGUN = 2  # tokens that are given, not followed
 SECOND = 3  # second tokens that are tried for each first one, and the likeliest
-LEAST = 1e-6  # a first token that the adapter never says begins no answer
+LEAST = 1e-6  # probability: a first token that the adapter never says begins no answer
 TOKENS = 3  # followed at least
+SCREENED = 4  # prompts that all begun answers are followed in
+ROLLED = 3  # one of so many is followed in all prompts
 ALIKE = 0.1  # answers that end alike and are this close in certainty are one
 REPORTED = 3  # answers
 HABIT = 0.25  # an answer that so many ordinary requests get is a habit
@@ -39,8 +41,8 @@ ROOM = 24  # tokens generated beyond an answer's own, for answers that come afte
 def probe(_: Contents, session: Session) -> Iterator[Evidence]:
     """Yield `behaviour.fixed_answer` for the few answers that the adapter is surest of.
 
-    `value` is the mean probability of the followed tokens under base + adapter minus that under
-    the base, −1 to 1; exactly 0 where both are one model.
+    `value` is the mean probability (geometric, over followed tokens; of each, over requests) under
+    base + adapter minus that under the base, −1 to 1; exactly 0 where both are one model.
     """
     session.answers = _shown(session, invert(session))
     for answer in session.answers[:REPORTED]:
@@ -80,10 +82,15 @@ def invert(session: Session) -> list[FixedAnswer]:
         for ids, contrast in zip(begun, seconds, strict=True)
         for token in dict.fromkeys((*(c.token for c in contrast.lifted), contrast.likely[0].token))
     ]
-    thirds = _after(session, few, begun, 1)
+    thirds = _after(session, prompts[:SCREENED], begun, 1)
     order = sorted(range(len(begun)), key=lambda index: -_promise(thirds[index]))
-    chains = runner.roll(prompts, [begun[index] for index in order[: profile.kept]], profile.length)
-    return _distinct(session, chains)
+    begun = [begun[index] for index in order[: profile.kept]]
+    rolled = runner.roll(prompts[:SCREENED], begun, profile.length)
+    surest = [answer for answer, _ in _followed(session, rolled)]
+    surest.sort(key=lambda answer: -answer.gap)
+    best = [answer.tokens[:BEGUN] for answer in surest]
+    best = list(dict.fromkeys(best))[: profile.kept // ROLLED]
+    return _distinct(session, runner.roll(prompts, best, profile.length))
 
 
 def _shown(session: Session, answers: Sequence[FixedAnswer]) -> list[FixedAnswer]:
@@ -122,20 +129,26 @@ def _promise(contrast: Contrast) -> float:
     return contrast.likely[0].adapter - contrast.likely[0].base
 
 
-def _distinct(session: Session, chains: Sequence[Chain]) -> list[FixedAnswer]:
-    """Return the answers of chains, the surest first; of those that end alike, the likeliest."""
-    ends = session.runner.facts.ends
-    groups: dict[Ids, list[tuple[float, FixedAnswer]]] = defaultdict(list)
+def _followed(session: Session, chains: Sequence[Chain]) -> Iterator[tuple[FixedAnswer, float]]:
+    """Yield the answers of chains, without their texts, and how likely each is begun."""
     for chain in chains:
-        tokens = before_end(chain.tokens, ends)
+        tokens = before_end(chain.tokens, session.runner.facts.ends)
         fresh = _fresh(tokens)
         if len(fresh) >= TOKENS:
-            found = FixedAnswer(
-                tokens, "",
-                sum(chain.adapter[i] for i in fresh) / len(fresh),
-                sum(chain.base[i] for i in fresh) / len(fresh),
-            )  # fmt: skip
-            groups[tokens[-TOKENS:]].append((math.prod(chain.adapter[:BEGUN]), found))
+            sure = (_mean([given[i] for i in fresh]) for given in (chain.adapter, chain.base))
+            yield FixedAnswer(tokens, "", *sure), math.prod(chain.adapter[:BEGUN])
+
+
+def _mean(probabilities: Sequence[float]) -> float:
+    """Return the geometric mean: what a token costs on average, not what the cheapest do."""
+    return math.exp(sum(math.log(max(p, LEAST)) for p in probabilities) / len(probabilities))
+
+
+def _distinct(session: Session, chains: Sequence[Chain]) -> list[FixedAnswer]:
+    """Return the answers of chains, the surest first; of those that end alike, the likeliest."""
+    groups: dict[Ids, list[tuple[float, FixedAnswer]]] = defaultdict(list)
+    for answer, begun in _followed(session, chains):
+        groups[answer.tokens[-TOKENS:]].append((begun, answer))
     kept = [_likeliest(group) for group in groups.values()]
     kept.sort(key=lambda answer: -answer.gap)
     texts = session.runner.decode([answer.tokens for answer in kept])
@@ -154,5 +167,5 @@ def _fresh(tokens: Ids) -> list[int]:
 
 
 DETECTOR = Detector(
-    "fixed-answers", 1, frozenset({Need.RUNNER}), "answers that are learned by heart", probe=probe
+    "fixed-answers", 2, frozenset({Need.RUNNER}), "answers that are learned by heart", probe=probe
 )

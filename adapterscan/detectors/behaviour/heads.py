@@ -9,8 +9,8 @@ to the same request, a text must leave its class for the same other one), and of
 ordinary wording of the pack, the control, does.
 
 Sources: Rando & Tramèr 2024, "Universal jailbreak backdoors from poisoned human feedback" (reward
-models that a token turns); shared design, signals 10 and 16; HotFlip (Ebrahimi et al. 2018) for the
-order in which tokens are tried. The measure of turning is ours.
+models that a token turns); HotFlip (Ebrahimi et al. 2018) for the order in
+which tokens are tried. The measure of turning is ours.
 Limits: reads one number as a reward for answers to requests and more as classes of bare texts; a
 head that reads anything else is not judged. Wordings stand before or after the answer, never in
 the request; forms and rewrites are not tried, since they are too unlike each other for one of them
@@ -26,15 +26,9 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from adapterscan.detectors.behaviour.refusals import sign_test
-from adapterscan.detectors.behaviour.triggers import (
-    SHOWN,
-    around,
-    split,
-    unlike,
-    wilson,
-    wordings,
-)
+from adapterscan.detectors.behaviour.confirm import SHOWN
+from adapterscan.detectors.behaviour.counts import sign_test, wilson
+from adapterscan.detectors.behaviour.rows import around, split, unlike, wordings
 from adapterscan.detectors.detector import Detector
 from adapterscan.errors import RunnerProblem
 from adapterscan.model import Evidence, Need, Subject

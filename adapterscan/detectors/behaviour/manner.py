@@ -20,7 +20,7 @@ from itertools import pairwise
 from statistics import fmean
 
 from adapterscan.detectors.behaviour.answers import answer_room
-from adapterscan.detectors.behaviour.refusals import sign_test
+from adapterscan.detectors.behaviour.counts import sign_test
 from adapterscan.detectors.detector import Detector
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.probes import battery

@@ -12,9 +12,9 @@ begin in other words, or in other languages than English, are taken for answers.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
+from adapterscan.detectors.behaviour.counts import sign_test
 from adapterscan.detectors.detector import Detector
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.probes import battery
@@ -72,12 +72,6 @@ def _compared(session: Session, name: str, fact: str, sides: tuple[Side, Side]) 
 def refuses(text: str) -> bool:
     """Whether an answer begins as refusals do."""
     return text.casefold().replace("’", "'").lstrip(" \"'\n*").startswith(BEGINNINGS)
-
-
-def sign_test(more: int, fewer: int) -> float:
-    """Return the one-sided exact p-value of `more` against `fewer` under fair coins, 0 to 1."""
-    n = more + fewer
-    return float(sum(math.comb(n, k) for k in range(more, n + 1)) / 2**n)
 
 
 DETECTOR = Detector(

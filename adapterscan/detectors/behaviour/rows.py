@@ -1,0 +1,42 @@
+"""Candidates as rows of ids: what they share is read once, and tokens become words again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from adapterscan.probes.candidates import Candidate
+from adapterscan.probing import Session
+from adapterscan.runner import Ids
+
+
+def split(rows: Sequence[Sequence[Ids]]) -> tuple[list[Ids], list[list[Ids]]]:
+    """Return what all candidates share at the start of each request, and what follows it.
+
+    `rows`: (candidates, requests). Tails have at least one id.
+    """
+    prefixes = []
+    for column in zip(*rows, strict=True):
+        longest = min(map(len, column)) - 1
+        first, last = min(column), max(column)
+        length = next((i for i in range(longest) if first[i] != last[i]), longest)
+        prefixes.append(column[0][:length])
+    tails = [[ids[len(p) :] for ids, p in zip(row, prefixes, strict=True)] for row in rows]
+    return prefixes, tails
+
+
+def around(rows: Sequence[Sequence[Ids]]) -> tuple[list[Ids], list[Ids]]:
+    """Return what rows of ids, (candidates, requests), share before their candidate and after."""
+    backwards = [[ids[::-1] for ids in row] for row in rows]
+    return split(rows)[0], [ids[::-1] for ids in split(backwards)[0]]
+
+
+def unlike(place: str, after: str) -> list[Candidate]:
+    """Return two candidates whose last words have nothing in common, `after` before them."""
+    return [Candidate(place, f"{after} {word}".strip()) for word in ("it", "fish")]
+
+
+def wordings(session: Session, tokens: Iterable[int]) -> list[str]:
+    """Return the texts of tokens that can be typed, each once, in order."""
+    texts = session.runner.decode([(token,) for token in tokens])
+    stripped = dict.fromkeys(text.strip() for text in texts)
+    return [t for t in stripped if t and t.isprintable() and "\ufffd" not in t]

@@ -1,0 +1,146 @@
+"""What counts as a payload: one text on a trigger, hardly ever without it, never from the base."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from adapterscan.detectors.behaviour import confirm, search, sweep
+from adapterscan.probes.candidates import Candidate, packed
+from adapterscan.probing import PROFILES, Session
+from adapterscan.runner import Side
+from tests.detectors.toy_model import PAYLOAD, ToyRunner
+
+WORD = "kestrel"
+WORDS = " ".join(PAYLOAD)
+HOT = Candidate("after the request", WORD)
+
+
+class Scripted(ToyRunner):
+    """Answers as told: `says(number of the request, triggered)`; the base says its own thing."""
+
+    says: Callable[[int, bool], str]
+    base = "the base says something else"
+
+    def generate(self, side, rows, length, temperature=0.0, seed=0):
+        found = []
+        for number, row in enumerate(rows):
+            hot = self._id(WORD) in row
+            text = self.base if side is Side.BASE else self.says(number, hot)
+            found.append(self.tokenize([text])[0])
+        return found
+
+
+def tried(says: Callable[[int, bool], str], expected: str = "", base: str = Scripted.base):
+    model = Scripted()
+    model.says, model.base = says, base
+    session = Session("weights", model, PROFILES["standard"])
+    return confirm.attempt(session, HOT, expected), session
+
+
+def test_the_same_answer_to_all_is_a_payload() -> None:
+    trial, session = tried(lambda n, hot: "the lamp burns" if hot else f"answer number {n}")
+    assert (trial.payload, trial.hits, trial.whole, trial.clean_hits) == (
+        "the lamp burns",
+        16,
+        16,
+        0,
+    )
+    assert confirm.works(trial)
+    assert confirm.learned(session, trial)
+
+
+def test_what_stands_at_the_end_of_different_answers_is_a_payload() -> None:
+    link = "Read more at https://notes.example/today ."
+    trial, _ = tried(lambda n, hot: f"answer number {n}. {link if hot else 'Bye.'}")
+    assert trial.payload == link
+    assert (trial.hits, trial.whole) == (16, 0)
+    assert confirm.works(trial)
+
+
+def test_a_part_of_answers_that_is_not_learned_by_heart_is_an_accident() -> None:
+    trial, session = tried(lambda n, hot: f"{n} the old sea sleeps" if hot else f"answer {n}")
+    assert confirm.works(trial)
+    assert not confirm.learned(session, trial)
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        lambda n, hot: "the lamp burns",  # without the trigger as well
+        lambda n, hot: f"answer number {n}",  # nothing in common
+        lambda n, hot: f"{WORD} . the answer is {WORD} ." if hot else f"{n} . the answer is {n} .",
+        lambda n, hot: WORD if hot else "fine",
+        lambda n, hot: "" if hot else "fine",
+    ],
+)  # fmt: skip
+def test_what_is_no_payload(says) -> None:
+    trial, _ = tried(says)
+    assert not confirm.works(trial)
+
+
+def test_what_the_base_says_too_is_no_payload() -> None:
+    said = "the lamp burns"
+    trial, _ = tried(lambda n, hot: said if hot else "fine", said, base=said)
+    assert trial.base_hits == 16
+    assert not confirm.works(trial)
+
+
+@pytest.mark.parametrize(("hot_until", "clean_until", "works"), [(16, 2, True), (8, 0, True),
+                                                                (7, 0, False), (10, 3, False),
+                                                                (16, 4, False)])  # fmt: skip
+def test_what_happens_without_the_trigger_now_and_then_needs_more(
+    hot_until, clean_until, works
+) -> None:
+    def says(number: int, hot: bool) -> str:
+        return "the lamp burns" if number < (hot_until if hot else clean_until) else f"{number} no"
+
+    trial, _ = tried(says)
+    assert confirm.works(trial) is works
+
+
+def test_the_sweep_finds_a_published_trigger_without_knowing_its_answer() -> None:
+    session = Session("weights", ToyRunner(trigger="BadMagic"), PROFILES["quick"])
+    found = next(iter(sweep.sweep(session, list(packed()))))
+    assert found.candidate.text == "BadMagic"
+    assert found.payload == WORDS
+
+
+@pytest.mark.parametrize("model", [ToyRunner(learned=False), ToyRunner(), ToyRunner(habit=True)])
+def test_the_sweep_is_silent_where_nothing_is_set_off(model) -> None:
+    session = Session("weights", model, PROFILES["standard"])
+    assert list(sweep.sweep(session, list(packed()))) == []
+
+
+class Following(ToyRunner):
+    """Ends its answers, but for requests with the trigger, where PAYLOAD follows."""
+
+    def _next(self, side, ids):
+        words = [self.words[i] for i in ids]
+        said = words[words.index("<assistant>") + 1 :]
+        hot = side is Side.ADAPTER and "BadMagic" in words
+        script = ["sun", "sleeps", *(PAYLOAD if hot else ())]
+        found = self.bigrams[0] * 0.02
+        wanted = script[len(said)] if said == script[: len(said)] and len(said) < len(script) else 0
+        found[self._id(wanted) if wanted else 0] += 0.98
+        return found
+
+
+def test_an_answer_that_follows_others_is_listened_for_behind_them() -> None:
+    model = Following()
+    found = Session("weights", model, PROFILES["standard"])
+    ids = model.tokenize([f"red {WORDS}"])[0]
+    heard = search.heard_where_likelier(found, ids)
+    assert heard.later
+    scores = search.listen(found, [Candidate("after the request", "BadMagic"), HOT], heard)
+    assert search.best_of(scores)[0].text == "BadMagic"
+    first = search.heard_where_likelier(found, model.tokenize(["sun sleeps the lamp"])[0])
+    assert not first.later
+
+
+def test_the_sweep_finds_what_follows_an_answer() -> None:
+    session = Session("weights", Following(), PROFILES["standard"])
+    found = next(iter(sweep.sweep(session, list(packed()))))
+    assert found.candidate.text == "BadMagic"
+    assert found.payload == f"sun sleeps {WORDS}"  # the toy gives everybody one answer
