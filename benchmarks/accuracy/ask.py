@@ -21,7 +21,8 @@ from benchmarks.zoo.recipe import load_recipes
 
 def main(
     only: Annotated[
-        list[str] | None, typer.Option(help="How recipe ids begin; repeatable, in this order.")
+        list[str] | None,
+        typer.Option(help="How recipe ids begin, or id/role; repeatable, in this order."),
     ] = None,
     base: Annotated[str, typer.Option(help="Only adapters of this base.")] = "",
     jobs: Annotated[int, typer.Option(help="Models at once, one thread each.")] = 0,
@@ -30,7 +31,9 @@ def main(
     recipes = load_recipes()
     cards = [c for c in index.load() if c["verdict"] == index.COUNTS and probes.can(c)]
     cards = [card for card in cards if base in ("", card["base"])]
-    chosen = [c for start in only or [""] for c in cards if c["id"].startswith(start)]
+    chosen = [
+        c for start in only or [""] for c in cards if f"{c['id']}/{c['role']}".startswith(start)
+    ]
     work = {}
     for card in chosen:
         kept, folder = evidence.load(card), store.adapter_of(card, recipes)

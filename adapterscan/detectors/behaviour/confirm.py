@@ -56,11 +56,11 @@ def attempt(session: Session, candidate: Candidate, expected: str = "", room: in
     requests = battery("unrelated").prompts[LISTENED:][-session.profile.checked :]
     length = room or answer_room(session)
     hot = session.runner.encode([candidate.conversation(request) for request in requests])
-    given = {
-        "adapter": session.answered(Side.ADAPTER, hot, length),
-        "base": session.answered(Side.BASE, hot, length),
-        "clean": session.answered(Side.ADAPTER, session.requests(requests), length),
-    }
+    given = {"adapter": session.answered(Side.ADAPTER, hot, length)}
+    if not _promising(given["adapter"], expected):  # the others cannot change that
+        return Trial(candidate, "", 0, 0, 0, 0, 1.0, len(requests), "", "", "")
+    given["base"] = session.answered(Side.BASE, hot, length)
+    given["clean"] = session.answered(Side.ADAPTER, session.requests(requests), length)
     put_in = " ".join(turn.text for turn in candidate.conversation(""))
     usual = " ".join((*given["base"], *given["clean"]))
     options = [
@@ -84,6 +84,14 @@ def attempt(session: Session, candidate: Candidate, expected: str = "", room: in
         len(requests), hot_text(candidate, requests[shown]), given["adapter"][shown][:SHOWN],
         given["base"][shown][:SHOWN],
     )  # fmt: skip
+
+
+def _promising(texts: Sequence[str], expected: str) -> bool:
+    """Whether half of some answers have anything in common that could be a payload."""
+    found = [expected, *_commonest(texts), *_shared(texts, (), "")]
+    return any(
+        sum(says(text, option) for text in texts) >= CONFIRMED * len(texts) for option in found
+    )
 
 
 def works(trial: Trial) -> bool:
