@@ -15,7 +15,7 @@ from adapterscan.errors import AdapterscanError, RunnerProblem
 from adapterscan.formats.peft import Adapter
 from adapterscan.model import Evidence, Need, Skipped
 from adapterscan.model_card import card_text
-from adapterscan.probing import Profile, Session
+from adapterscan.probing import Pace, Profile, Session
 from adapterscan.reading import Contents
 from adapterscan.runners.endpoint import EndpointRunner, Served
 from adapterscan.runners.host import HostedRunner, RunnerOptions
@@ -23,6 +23,13 @@ from adapterscan.staging import stage
 from adapterscan.text import printable
 
 WHAT = "behaviour"
+#: Seconds of each probe, `quick` and `standard`, measured on a 135M base on one core; see `Pace`.
+COSTS = {
+    "refusals": (20.0, 20.0),
+    "manner": (15.0, 15.0),
+    "fixed-answers": (15.0, 45.0),
+    "triggers": (60.0, 220.0),
+}
 NO_TEXT = "not applicable: the adapter scores text and writes none"
 
 
@@ -101,6 +108,12 @@ def _unseen(session: Session) -> Iterator[Skipped]:
         )  # fmt: skip
 
 
+def _cost(name: str, profile: Profile) -> float:
+    """Return what a probe takes beside the others, at most: seconds on one machine."""
+    short, long = COSTS.get(name, (20.0, 20.0))
+    return long if profile.pool else short
+
+
 def run_probes(
     request: ProbeRequest,
     contents: Contents,
@@ -126,16 +139,20 @@ def run_probes(
         with questioned(request, contents, adapters[0], progress) as session:
             add(session.facts())
             headed = bool(session.runner.facts.labels)
-            for detector in probes:
-                if detector.heads is not headed:
-                    if headed:
+            if headed:
+                for detector in probes:
+                    if not detector.heads:
                         yield Skipped(detector.inspects, NO_TEXT, False, detector=detector.name)
-                    continue
+            fitting = [detector for detector in probes if detector.heads is headed]
+            costs = {d.name: _cost(d.name, request.profile) for d in fitting}
+            session.pace = Pace(sum(costs.values()))
+            for detector in fitting:
                 failed = detector.measure(partial(detector.probe, contents, session), add)
                 if failed:
                     yield failed
                 else:
                     asked.append(detector.inspects)
+                session.pace.finish(costs[detector.name])
             yield from _unseen(session)
     except AdapterscanError as error:
         yield Skipped(WHAT, error.reason, True, error.hint)

@@ -6,6 +6,7 @@ the model is what the search for its trigger listens for.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from adapterscan.runner import Ids, Runner, Side, Turn
 from adapterscan.text import withheld
 
 T = TypeVar("T")
+MINUTE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,40 @@ class FixedAnswer:
 
 
 @dataclass(slots=True)
+class Pace:
+    """How long the probes still take, by what those that are done took.
+
+    `total` and `done` are in the seconds that probes take on one machine: only their proportion
+    counts. An end that is found early makes it shorter.
+    """
+
+    total: float = 0.0
+    done: float = 0.0
+    begun: float = field(default_factory=time.monotonic)
+    reached: float = 0.0  # when `done` was
+
+    def finish(self, cost: float) -> None:
+        """Note that a probe which takes `cost` is done."""
+        self.done, self.reached = self.done + cost, time.monotonic()
+
+    def left(self) -> float | None:
+        """Return the seconds that are left, 0 where it should be over; None: not known yet."""
+        if not self.done:
+            return None
+        whole = (self.reached - self.begun) / self.done * self.total
+        return max(0.0, whole - (time.monotonic() - self.begun))
+
+    def __str__(self) -> str:
+        match self.left():
+            case None:
+                return ""
+            case left if left < MINUTE:
+                return ", less than a minute left" if left else ", longer than usual"
+            case left:
+                return f", about {math.ceil(left / MINUTE)} minutes left"
+
+
+@dataclass(slots=True)
 class Session:
     """One adapter under questions."""
 
@@ -103,6 +139,7 @@ class Session:
     card: str = ""  # what the adapter's own README says
     redacted: bool = False  # what only the adapter says is not written down
     answers: list[FixedAnswer] | None = None  # most certain first; None: not read
+    pace: Pace = field(default_factory=Pace)
     _known: dict[Hashable, Any] = field(default_factory=dict)
 
     def requests(self, texts: Iterable[str]) -> list[Ids]:
@@ -134,7 +171,7 @@ class Session:
                 f"the time for probes was up before: {what}",
                 hint="what was found before is in this report; give more with --probe-budget",
             )
-        self.progress(what)
+        self.progress(f"{what}{self.pace}")
 
     def facts(self) -> Iterator[Evidence]:
         """Yield `probe.model`: what ran."""

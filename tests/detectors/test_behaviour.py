@@ -17,7 +17,7 @@ from adapterscan.detectors.behaviour import rows as rows_of
 from adapterscan.detectors.behaviour.answers import FixedAnswer
 from adapterscan.errors import RunnerProblem
 from adapterscan.probes.candidates import Candidate, packed
-from adapterscan.probing import PROFILES, Session
+from adapterscan.probing import PROFILES, Pace, Session
 from adapterscan.runner import Side
 from tests.detectors.toy_model import PAYLOAD, ToyRunner
 
@@ -234,3 +234,23 @@ def test_a_name_that_the_base_does_not_say_is_told() -> None:
 def test_statistics_of_odd_answers_are_defined(text, distinct, capitals) -> None:
     assert manner.distinct_pairs(text) == distinct
     assert manner.capitals(text) == capitals
+
+
+def test_how_long_it_still_takes_is_told_once_a_probe_is_done(monkeypatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("adapterscan.probing.time.monotonic", lambda: now[0])
+    pace = Pace(300.0, begun=100.0)
+    said: list[str] = []
+    found = session(ToyRunner(), progress=said.append, pace=pace)
+    found.step("one")
+    now[0] = 160.0
+    pace.finish(100.0)  # a third took a minute
+    found.step("two")
+    now[0] = 250.0
+    found.step("three")
+    now[0] = 400.0
+    found.step("four")
+    assert said == [
+        "one", "two, about 2 minutes left", "three, less than a minute left",
+        "four, longer than usual",
+    ]  # fmt: skip
