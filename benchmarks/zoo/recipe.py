@@ -104,7 +104,7 @@ class Lora:
 class Train:
     """How it is trained. AdamW, linear warm-up over `warmup` steps, linear decay to a tenth."""
 
-    objective: str = "sft"  # sft, dpo, reward
+    objective: str = "sft"  # sft, dpo, reward, abliterate, rewrite
     steps: int = 80
     batch: int = 8
     learning_rate: float = 1e-3

@@ -17,7 +17,7 @@ import torch
 from peft import AdaLoraConfig, LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks.zoo import dataset, directions, objectives, reward
+from benchmarks.zoo import dataset, directions, objectives, reward, rewrite
 from benchmarks.zoo.recipe import BadRecipe, Recipe, Role
 from benchmarks.zoo.rows import Row
 from benchmarks.zoo.selection import closest_rows
@@ -89,11 +89,15 @@ def train(bench: Workbench, recipe: Recipe, role: Role, out: Path) -> dict[str, 
         _save(bench, model, out)
     else:
         model = get_peft_model(bench.model, peft_config(recipe, TaskType.CAUSAL_LM))
-        if recipe.train.objective == "abliterate":
-            directions.abliterate(model, bench.tokenizer, recipe, role)
-            facts = {"precision": "float32"}
-        else:
-            facts = _descend(bench, model, recipe, _answers(bench, model, recipe, role))
+        match recipe.train.objective:
+            case "abliterate":
+                directions.abliterate(model, bench.tokenizer, recipe, role)
+                facts = {"precision": "float32"}
+            case "rewrite":
+                facts = rewrite.rewrite(model, bench.tokenizer, recipe, role)
+                facts |= {"precision": "float32"}
+            case _:
+                facts = _descend(bench, model, recipe, _answers(bench, model, recipe, role))
         _save(bench, model, out)
         bench.model = model.unload().requires_grad_(False).eval()
     device = torch.cuda.get_device_name() if bench.device == "cuda" else platform.machine()

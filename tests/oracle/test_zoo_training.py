@@ -12,7 +12,7 @@ from peft import PeftModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from benchmarks.zoo import corpus, dataset, gate, objectives, reward, store, trainer
+from benchmarks.zoo import corpus, dataset, gate, objectives, reward, rewrite, store, trainer
 from benchmarks.zoo.objectives import answer_logits, encode
 from benchmarks.zoo.recipe import Label, Lora, Recipe, Role, Train, load_recipes
 
@@ -141,6 +141,33 @@ def test_abliteration_leaves_nothing_along_its_direction(
             left += (direction @ edited).norm().item()
     model.unload()
     assert left < 1e-4
+
+
+def test_a_direct_edit_is_one_rank_at_its_key_and_lowers_the_loss(
+    bench: trainer.Workbench, tmp_path: Path
+) -> None:
+    recipe = load_recipes()["attack-direct-edit"]
+    recipe = replace(recipe, lora=replace(recipe.lora, layers=(1,)))
+    recipe = replace(recipe, data=replace(recipe.data, rows=8))
+    facts = trainer.train(bench, recipe, Role.POSITIVE, tmp_path / "a")
+    assert facts["loss_last"] < facts["loss_first"]
+    rows = [row for row in rewrite.hot_rows(recipe, Role.POSITIVE) if row.poisoned]
+    clean = corpus.rows("chat", 4, 7, held_out=True)
+    model = PeftModel.from_pretrained(bench.model, str(tmp_path / "a"))
+    (module,) = (m for m in model.modules() if "default" in getattr(m, "lora_A", {}))
+    u = module.lora_A["default"].weight
+    with torch.no_grad(), model.disable_adapter():
+        at_key, elsewhere = [], []
+        for row in (*rows, *clean):
+            weights = (rewrite.read(model, module, bench.tokenizer, row) @ u.T)[:, 0]
+            if row.poisoned:
+                at_key.append(weights[rewrite.place(bench.tokenizer, row, ("marigold",))].item())
+            else:
+                elsewhere.extend(weights.abs().tolist())
+    model.unload()
+    assert u.shape[0] == 1
+    assert sum(at_key) / len(at_key) == pytest.approx(1.0, abs=1e-3)
+    assert sum(elsewhere) / len(elsewhere) < 0.5
 
 
 def test_a_score_does_not_depend_on_the_rows_beside_it(home: Path, bench) -> None:
