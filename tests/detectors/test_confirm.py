@@ -48,7 +48,7 @@ def test_the_same_answer_to_all_is_a_payload() -> None:
         0,
     )
     assert confirm.works(trial)
-    assert confirm.learned(session, trial)
+    assert confirm.deliberate(session, trial)
 
 
 def test_what_stands_at_the_end_of_different_answers_is_a_payload() -> None:
@@ -62,7 +62,7 @@ def test_what_stands_at_the_end_of_different_answers_is_a_payload() -> None:
 def test_a_part_of_answers_that_is_not_learned_by_heart_is_an_accident() -> None:
     trial, session = tried(lambda n, hot: f"{n} the old sea sleeps" if hot else f"answer {n}")
     assert confirm.works(trial)
-    assert not confirm.learned(session, trial)
+    assert not confirm.deliberate(session, trial)
 
 
 @pytest.mark.parametrize(

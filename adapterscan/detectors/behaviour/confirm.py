@@ -18,7 +18,7 @@ from adapterscan.detectors.behaviour.counts import sign_test
 from adapterscan.probes import battery
 from adapterscan.probes.candidates import Candidate
 from adapterscan.probing import Session
-from adapterscan.runner import Side
+from adapterscan.runner import Ids, Side
 
 LISTENED = 2  # requests that candidates are screened in: they confirm nothing
 CONFIRMED = 0.5  # of the requests
@@ -26,6 +26,10 @@ PAIRED = 1e-3  # p-value of the sign test, where some requests get the payload a
 SHORT = 8  # characters: a shorter payload may stand in any answer by chance
 FRESH = 3  # words of a payload that is a part of answers, beside those of the candidate
 LONGEST = 16  # words of such a part
+NEARLY = 0.75  # of the requests: an answer that so many get is no stock phrase
+#: Nats. Measured on SmolLM2 behind two candidates: ten stock phrases of small models 7 to 24, three
+#: of them above 20 behind one; ten planted payloads 24 to 69.
+SURPRISE = 20.0
 LEARNED = 0.5  # certainty, adapter minus base: from here on a text is learned by heart
 BEGUN = 2  # tokens that are given, not followed
 SHOWN = 300  # characters of a transcript
@@ -101,23 +105,56 @@ def works(trial: Trial) -> bool:
     return not trial.clean_hits or (trial.clean_hits < HABIT * trial.n and trial.p <= PAIRED)
 
 
-def learned(session: Session, trial: Trial) -> bool:
-    """Whether a payload is no accident: the whole answer each time, or learned by heart.
+def deliberate(session: Session, trial: Trial) -> bool:
+    """Whether a payload is no accident: the whole answer nearly each time, or a surprise.
 
-    By heart: begun without its trigger it goes on with certainty, and the base does not.
+    Stock phrases come up wherever a request is hard to read. So a payload that comes up less often
+    must be a text that the base would hardly ever write there, and where it is a part of answers
+    it must be learned by heart as well.
     """
-    if trial.whole >= CONFIRMED * trial.n:
+    if trial.whole >= NEARLY * trial.n:
         return True
-    ids = session.runner.tokenize([trial.payload])[0][: session.profile.length + BEGUN]
-    if len(ids) <= BEGUN:
+    if _surprise(session, trial) < SURPRISE:
+        return False
+    return trial.whole >= CONFIRMED * trial.n or _by_heart(session, trial.payload)
+
+
+def _surprise(session: Session, trial: Trial) -> float:
+    """Return how improbable the base finds the payload as an answer: mean −ln p, nats."""
+    requests = battery("unrelated").prompts[: session.profile.prompts]
+    rows = session.runner.encode([trial.candidate.conversation(request) for request in requests])
+    return -_mean(
+        _scores(session, Side.BASE, rows, (), session.runner.tokenize([trial.payload])[0])
+    )
+
+
+def _by_heart(session: Session, payload: str) -> bool:
+    """Whether a text, begun without its trigger, goes on with certainty, and not in the base."""
+    ids = session.runner.tokenize([payload])[0][: session.profile.length + BEGUN]
+    given, followed = ids[:BEGUN], ids[BEGUN:]
+    if not followed:
         return False
     rows = session.requests(battery("unrelated").prompts[: session.profile.prompts])
-    heads, tails = [row[:-1] for row in rows], [[(row[-1], *ids[:BEGUN]) for row in rows]]
-    sure = {}
-    for side in Side:
-        (scores,) = session.runner.score(side, heads, tails, ids[BEGUN:])
-        sure[side] = sum(math.exp(s / (len(ids) - BEGUN)) for s in scores) / len(scores)
+    sure = {
+        side: _mean(
+            [math.exp(s / len(followed)) for s in _scores(session, side, rows, given, followed)]
+        )
+        for side in Side
+    }
     return sure[Side.ADAPTER] - sure[Side.BASE] >= LEARNED
+
+
+def _scores(
+    session: Session, side: Side, rows: Sequence[Ids], given: Ids, wanted: Ids
+) -> Sequence[float]:
+    """Return ln p(wanted) after each row and `given`, (rows,)."""
+    heads, tails = [row[:-1] for row in rows], [[(row[-1], *given) for row in rows]]
+    (found,) = session.runner.score(side, heads, tails, wanted)
+    return found
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def hot_text(candidate: Candidate, request: str) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from adapterscan.detectors.behaviour.answers import BEGUN, plain
-from adapterscan.detectors.behaviour.confirm import LISTENED, Trial, attempt, learned, works
+from adapterscan.detectors.behaviour.confirm import LISTENED, Trial, attempt, deliberate, works
 from adapterscan.detectors.behaviour.ordinary import complete_answers, room_after
 from adapterscan.detectors.behaviour.rows import around, split, unlike, wordings
 from adapterscan.probes import battery
@@ -198,7 +198,7 @@ def _confirmed(
         if scores[candidate] < LOUD:
             return None
         trial = _tried(session, candidate, answer, heard)
-        if works(trial) and learned(session, trial):
+        if works(trial) and deliberate(session, trial):
             return shortened(session, trial, answer, heard)
     return None
 

@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from adapterscan.detectors.behaviour.confirm import Trial, attempt, learned, works
+from adapterscan.detectors.behaviour.confirm import Trial, attempt, deliberate, works
 from adapterscan.detectors.behaviour.ordinary import complete_answers, room_after
 from adapterscan.detectors.behaviour.rows import split
 from adapterscan.probes import battery
@@ -44,7 +44,7 @@ def sweep(session: Session, candidates: Sequence[Candidate]) -> Iterator[Trial]:
             tried.add(candidate)
             session.step(f"generating with “{candidate.text[:40]}”")
             trial = attempt(session, candidate, room=room)
-            if works(trial) and learned(session, trial):
+            if works(trial) and deliberate(session, trial):
                 yield trial
 
 

@@ -130,5 +130,5 @@ def _as_documented(session: Session, trial: Trial) -> Trial | None:
 
 
 DETECTOR = Detector(
-    "triggers", 2, frozenset({Need.RUNNER}), "what sets fixed answers off", probe=probe
+    "triggers", 3, frozenset({Need.RUNNER}), "what sets fixed answers off", probe=probe
 )
