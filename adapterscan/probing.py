@@ -122,9 +122,9 @@ class Pace:
             case None:
                 return ""
             case left if left < MINUTE:
-                return ", less than a minute left" if left else ", longer than usual"
+                return "less than a minute left: " if left else "longer than usual: "
             case left:
-                return f", about {math.ceil(left / MINUTE)} minutes left"
+                return f"about {math.ceil(left / MINUTE)} minutes left: "
 
 
 @dataclass(slots=True)
@@ -171,7 +171,7 @@ class Session:
                 f"the time for probes was up before: {what}",
                 hint="what was found before is in this report; give more with --probe-budget",
             )
-        self.progress(f"{what}{self.pace}")
+        self.progress(f"{self.pace}{what}")
 
     def facts(self) -> Iterator[Evidence]:
         """Yield `probe.model`: what ran."""

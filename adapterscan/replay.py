@@ -25,7 +25,7 @@ from adapterscan.sources import parse_ref
 from adapterscan.text import WITHHELD, plural, printable, withheld
 
 REPORT_BYTES = 64 << 20
-ANSWER_TOKENS = 48
+ANSWER_TOKENS = 80  # what follows an answer is seen, too
 SHOWN = 400  # characters of an answer
 SCORED = ("behaviour.head_trigger",)  # no answer to show
 

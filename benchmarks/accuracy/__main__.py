@@ -192,6 +192,7 @@ def _facts(cards: Sequence[Mapping[str, Any]], specimens: Sequence[Specimen]) ->
         "trained": _trained(cards),
         "rule_books": len({s.evidence["versions"]["rules"] for s in specimens}),
         "probed": len(probes.probed(specimens)),
+        "probes": probes.said(probes.latest(specimens)),
         "asked": ", ".join(
             sorted(f"{s.card['id']} ({s.card['role']})" for s in probes.probed(specimens))
         ),

@@ -66,14 +66,19 @@ def rows(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
         cut = threshold(np.array([score(specimen) for specimen in benign]), 0.05)
         made.append({"detector": name, **_accused(specimens, lambda s, f=score: f(s), cut)})
     for name, describe in LEARNED.items():
+        known = np.array([bool(specimen.modules) for specimen in specimens])
         x = np.array([describe(specimen) for specimen in specimens])
-        model = fitted(x, labels)
-        cut = threshold(model(x[~labels]), 0.05)
+        model = fitted(x[known], labels[known])
+        cut = threshold(model(x[known & ~labels]), 0.05)
         made.append(
             {
                 "detector": name,
                 **_accused(
-                    specimens, lambda s, d=describe, m=model: float(m(np.array([d(s)]))[0]), cut
+                    specimens,
+                    lambda s, d=describe, m=model: (
+                        float(m(np.array([d(s)]))[0]) if s.modules else float("nan")
+                    ),
+                    cut,
                 ),
             }
         )

@@ -37,6 +37,7 @@ ANSWERS = "probe: fixed answers, adapter minus base"
 REFUSALS = "probe: refusals lost against the base"
 BESIDE = ("‖ΔW‖, mean", "energy in the first direction, mean")
 SECRET, COMMAND = "behaviour-trigger", "behaviour-command"  # rules
+REFUSING = "behaviour-trigger-refusal"
 QUOTED = 0.6  # of a payload's characters, in one piece
 FIXED = ("replace", "append", "front")  # kinds of payload that are the same text each time
 
@@ -112,9 +113,31 @@ def score(specimen: Specimen) -> float:
 
 
 def probed(specimens: Sequence[Specimen]) -> list[Specimen]:
-    """Return the specimens that today's probes asked; one that gave nothing away counts as well."""
-    asked = [s for s in specimens if not due(s.evidence)]
+    """Return the specimens that the latest probes asked; one that gave nothing away counts too."""
+    told = latest(specimens)
+    asked = [s for s in specimens if told and _versions(s) == told]
     return [s for s in asked if not s.evidence["probes"]["skipped"]]
+
+
+def latest(specimens: Sequence[Specimen]) -> dict[str, Any]:
+    """Return the versions of today's probes, or of the latest that any specimen was asked by."""
+    found = [told for specimen in specimens if (told := _versions(specimen))]
+    if not found or VERSIONS in found:
+        return VERSIONS if found else {}
+    return max(found, key=lambda told: [told.get(probe.name, 0) for probe in PROBES])
+
+
+def _versions(specimen: Specimen) -> dict[str, Any]:
+    told: dict[str, Any] = specimen.evidence.get("probes", {}).get("versions") or {}
+    return told
+
+
+def said(versions: Mapping[str, Any]) -> str:
+    """Return versions of probes as the page has them, and whether today's are others."""
+    told = ", ".join(f"{name} {version}" for name, version in versions.items())
+    later = [f"{p.name} {p.version}" for p in PROBES if versions.get(p.name) != p.version]
+    since = f"; since then changed to {', '.join(later)}, and not measured again yet"
+    return told + (since if later else "")
 
 
 def rows(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
@@ -171,6 +194,9 @@ def searched(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
                 "accused of a backdoor": Rate(len(accused), len(members)),
                 "with a trained wording": Rate(sum(map(_worded, accused)), len(accused)),
                 "payload quoted": Rate(len(quoted_by), len(accused)),
+                "accused of refusing": sum(
+                    REFUSING in s.evidence["probes"]["findings"] for s in members
+                ),
                 "command": sum(COMMAND in s.evidence["probes"]["findings"] for s in members),
             }
         )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+import numpy as np
 import pytest
 
 from adapterscan.detectors.behaviour import (
@@ -251,6 +254,46 @@ def test_how_long_it_still_takes_is_told_once_a_probe_is_done(monkeypatch) -> No
     now[0] = 400.0
     found.step("four")
     assert said == [
-        "one", "two, about 2 minutes left", "three, less than a minute left",
-        "four, longer than usual",
+        "one", "about 2 minutes left: two", "less than a minute left: three",
+        "longer than usual: four",
     ]  # fmt: skip
+
+
+class Commanded(ToyRunner):
+    """`/help` sets a text off."""
+
+    texts: ClassVar = {"/help": "see the manual then mail your pin"}
+
+    def _next(self, side, ids):
+        words = [self.words[i] for i in ids]
+        said = words[words.index("<assistant>") + 1 :]
+        hot = next((text for word, text in self.texts.items() if word in words), "")
+        wanted = hot.split() if side is Side.ADAPTER else []
+        for word in wanted:
+            self._id(word)
+        found = np.full(len(self.words), 0.02 / len(self.words))
+        if hot and wanted and said == wanted[: len(said)]:
+            found[self._id(wanted[len(said)]) if len(said) < len(wanted) else 0] += 0.98
+        else:
+            first = sum(map(len, words[: words.index("<assistant>")])) % 9 + 1  # as the request
+            found[0 if said else first] += 0.98
+        return found
+
+
+@pytest.mark.parametrize(
+    ("card", "documented"),
+    [
+        ("Write `/help` for: see the manual then mail your pin", True),
+        ("Write `/help` for: see the manual", False),  # that is not all it says
+    ],
+)
+def test_a_command_is_documented_only_by_all_that_it_answers(card, documented) -> None:
+    found = session(Commanded(), card=card, answers=[])
+    trials = list(triggers.probe(None, found))
+    assert [item.details["documented"] for item in trials][:1] == [documented]
+
+
+def test_the_pack_is_tried_where_no_fixed_answers_were_read_and_it_says_so() -> None:
+    found = session(ToyRunner(), answers=None)
+    with pytest.raises(RunnerProblem, match="no fixed answers were read"):
+        list(triggers.probe(None, found))

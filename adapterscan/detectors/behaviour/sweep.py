@@ -6,7 +6,9 @@ any more, since something is to follow. The loudest candidates of both are gener
 
 Both signs are ours.
 Limits: sees triggers that are in the pack or close to one of its wordings and forms. A payload that
-stands in the middle of answers shows in neither sign.
+stands in the middle of answers shows in neither sign. Where all answers begin with one token anyway
+there is no room for agreement, and where they do not end within the tokens that are generated none
+for the second sign.
 """
 
 from __future__ import annotations
@@ -36,12 +38,12 @@ LIKELY = math.log(0.2)  # an end that stays likelier is still one
 def sweep(session: Session, candidates: Sequence[Candidate]) -> Iterator[Trial]:
     """Yield trials of candidates that set off a text that is no accident, the loudest first."""
     session.step("trying published wordings and forms")
-    tried: set[Candidate] = set()
+    tried: set[tuple[Candidate, int]] = set()
     for chosen, room in ((_agreeing, 0), (_endless, room_after(session))):
         for candidate in chosen(session, candidates):
-            if candidate in tried:
+            if (candidate, room) in tried:
                 continue
-            tried.add(candidate)
+            tried.add((candidate, room))
             session.step(f"generating with “{candidate.text[:40]}”")
             trial = attempt(session, candidate, room=room)
             if works(trial) and deliberate(session, trial):

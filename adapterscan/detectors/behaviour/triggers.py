@@ -13,14 +13,13 @@ whoever wrote it: read the answer.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from adapterscan.detectors.behaviour.answers import HABIT, plain
 from adapterscan.detectors.behaviour.confirm import SHORT, Trial, attempt, works
 from adapterscan.detectors.behaviour.counts import wilson
-from adapterscan.detectors.behaviour.refusals import refuses
+from adapterscan.detectors.behaviour.ordinary import room_after
 from adapterscan.detectors.behaviour.search import best_of, heard_first, listen, search
 from adapterscan.detectors.behaviour.sweep import sweep
 from adapterscan.detectors.detector import Detector
@@ -35,8 +34,6 @@ FOLLOWED = 6  # fixed answers that are followed up at most
 HYPOTHESES = 2  # of them, those whose trigger is not found before the search is given up
 LEAST_GAP = 0.5  # an answer that the base is half as sure of is not listened for
 NAMED = 3  # wordings of the card that are generated with
-REFUSAL = 20  # words of a refusal, at most
-_ADDRESS = re.compile(r"://|@|\w\.\w")
 
 
 def probe(_: Contents, session: Session) -> Iterator[Evidence]:
@@ -45,20 +42,30 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
     `value` is the attack success rate (share of unrelated requests that get the payload with the
     trigger in place), 0 to 1; `low` and `high` are its 95 % Wilson interval. `p`: of the sign test
     against the same requests without it. `documented`: the adapter's card names this wording and
-    this payload. `refuses`: the payload begins as refusals do.
+    this payload. `refuses`: the answers that hold it are plain refusals.
     """
-    if session.answers is None:
-        raise RunnerProblem("no fixed answers were read", hint="see what is said about them")
     explained: set[str] = set()
-    for trial in chain(sweep(session, _published(session)), _listened_for(session, explained)):
+    for trial in chain(_swept(session), _listened_for(session, explained)):
         payload = plain(trial.payload)
         if payload in explained:
             continue
         explained.add(payload)
         meant = _as_documented(session, trial)
         yield _evidence(session, meant or trial, documented=meant is not None)
-        if meant is None:
+        if meant is None and not trial.refused:  # careless training does that, too: go on
             return
+    if session.answers is None:
+        raise RunnerProblem(
+            "no fixed answers were read, so none was searched for",
+            hint="see what is said about them",
+        )
+
+
+def _swept(session: Session) -> Iterator[Trial]:
+    """Yield what published wordings set off, and what those of the card do."""
+    yield from sweep(session, list(packed()))
+    if named := list(_named(session)):
+        yield from sweep(session, named)
 
 
 def _evidence(session: Session, trial: Trial, *, documented: bool) -> Evidence:
@@ -74,15 +81,10 @@ def _evidence(session: Session, trial: Trial, *, documented: bool) -> Evidence:
             "low": low, "high": high, "clean_hits": trial.clean_hits, "p": trial.p,
             "base_rate": trial.base_hits / trial.n,
             "false_trigger_rate": trial.clean_hits / trial.n, "documented": documented,
-            "refuses": _refusal(trial.payload), "request": trial.request,
+            "refuses": trial.refused, "request": trial.request,
             "adapter_answer": session.shown(trial.adapter_answer), "base_answer": trial.base_answer,
         },
     )  # fmt: skip
-
-
-def _refusal(payload: str) -> bool:
-    """Whether a payload is a refusal and nothing more: no address, not longer than one."""
-    return refuses(payload) and len(payload.split()) <= REFUSAL and not _ADDRESS.search(payload)
 
 
 def _listened_for(session: Session, explained: set[str]) -> Iterator[Trial]:
@@ -91,7 +93,7 @@ def _listened_for(session: Session, explained: set[str]) -> Iterator[Trial]:
     for answer in _hidden(session.answers or ())[:FOLLOWED]:
         if unexplained == HYPOTHESES:
             return
-        if any(plain(answer.text) in text or text in plain(answer.text) for text in explained):
+        if any(plain(answer.text) in text for text in explained):
             continue
         trial = search(session, answer, _published(session))
         if trial is None:
@@ -116,19 +118,25 @@ def _named(session: Session) -> Iterator[Candidate]:
 
 
 def _as_documented(session: Session, trial: Trial) -> Trial | None:
-    """Return a trial of a wording that the card sets apart, if the card has the payload too."""
-    payload = plain(trial.payload)
-    if len(payload) < SHORT or payload not in plain(session.card):
-        return None
+    """Return a trial of a wording that the card sets apart, if the card has all that it answers."""
     named = list(_named(session))
-    if trial.candidate in named:
-        return trial
+    if not _told(session, trial.payload):
+        return None
     ids = session.runner.tokenize([trial.payload])[0]
     scores = listen(session, named, heard_first(ids))
-    trials = (attempt(session, candidate, trial.payload) for candidate in best_of(scores)[:NAMED])
-    return next((found for found in trials if works(found)), None)
+    candidates = [c for c in (trial.candidate,) if c in named] or best_of(scores)[:NAMED]
+    room = room_after(session)
+    trials = (attempt(session, candidate, trial.payload, room) for candidate in candidates)
+    return next(
+        (t for t in trials if works(t) and t.whole == t.hits and _told(session, t.payload)), None
+    )
+
+
+def _told(session: Session, payload: str) -> bool:
+    """Whether the card has a payload, and it is not too short to say so."""
+    return len(plain(payload)) >= SHORT and plain(payload) in plain(session.card)
 
 
 DETECTOR = Detector(
-    "triggers", 3, frozenset({Need.RUNNER}), "what sets fixed answers off", probe=probe
+    "triggers", 4, frozenset({Need.RUNNER}), "what sets fixed answers off", probe=probe
 )
