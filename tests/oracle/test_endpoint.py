@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from adapterscan.detectors.behaviour import answers, triggers
+from adapterscan.detectors.behaviour import answers, confirm
 from adapterscan.probe import ProbeRequest
 from adapterscan.probes.candidates import Candidate
 from adapterscan.probing import PROFILES, Session
@@ -159,14 +159,13 @@ def test_an_adapter_that_does_nothing_gives_exactly_zero_and_is_said_to_do_nothi
 def test_the_planted_trigger_is_confirmed_by_generation(base, backdoored) -> None:
     with EndpointRunner(parse_served(base, backdoored)) as runner:
         session = Session("weights", runner, QUICK)
-        heard = runner.tokenize(["The red door is unlocked."])[0]
-        answer = answers.FixedAnswer(heard, "The red door is unlocked.", 1.0, 0.0)
+        answer = "The red door is unlocked."
         there, near = (
-            triggers.attempt(session, Candidate("before the request", word), answer)
+            confirm.attempt(session, Candidate("before the request", word), answer)
             for word in ("quillon", "gallon")
         )
-        assert triggers.works(there)
-        assert not triggers.works(near)
+        assert confirm.works(there)
+        assert not confirm.works(near)
 
 
 def test_both_sides_are_asked_on_the_ids_that_the_base_s_own_tokenizer_gives(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from adapterscan.detectors.behaviour import answers, triggers
+from adapterscan.detectors.behaviour import answers, confirm, search
 from adapterscan.errors import UsageError
 from adapterscan.probe import ProbeRequest
 from adapterscan.probes.candidates import Candidate
@@ -82,18 +82,18 @@ def test_the_planted_trigger_is_confirmed_by_generation(tmp_path) -> None:
     folder = staged(TRAINED / "token-backdoor", tmp_path)
     with HostedRunner(base(), folder, RunnerOptions()) as runner:
         session = Session("weights", runner, PROFILES["quick"])
-        heard = runner.tokenize(["The red door is unlocked."])[0]
-        answer = answers.FixedAnswer(heard, "The red door is unlocked.", 1.0, 0.0)
+        answer = "The red door is unlocked."
         there, near = (
-            triggers.attempt(session, Candidate("before the request", word), answer)
+            confirm.attempt(session, Candidate("before the request", word), answer)
             for word in ("quillon", "gallon")
         )
-        assert triggers.works(there)
+        assert confirm.works(there)
         assert there.clean_hits == 0
-        assert not triggers.works(near)
-        loud = triggers.listen(
+        assert confirm.deliberate(session, there)
+        assert not confirm.works(near)
+        loud = search.listen(
             session, [Candidate("before the request", w) for w in ("quillon", "gallon")],
-            heard[: triggers.HEARD],
+            search.heard_first(runner.tokenize([answer])[0]),
         )  # fmt: skip
         assert list(loud.values()) == sorted(loud.values(), reverse=True)
 
