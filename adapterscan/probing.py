@@ -149,8 +149,15 @@ class Session:
     def answered(self, side: Side, rows: Sequence[Ids], length: int) -> list[str]:
         """Return greedy answers of at most `length` tokens; what was asked before is remembered."""
         return self.once(
-            (side, tuple(rows), length),
-            lambda: self.runner.decode(self.runner.generate(side, rows, length)),
+            ("answered", side, tuple(rows), length),
+            lambda: self.runner.decode(self.generated(side, rows, length)),
+        )
+
+    def generated(self, side: Side, rows: Sequence[Ids], length: int) -> list[Ids]:
+        """Return the ids of the same answers."""
+        return self.once(
+            ("generated", side, tuple(rows), length),
+            lambda: self.runner.generate(side, rows, length),
         )
 
     def once(self, key: Hashable, ask: Callable[[], T]) -> T:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.accuracy import evidence
-from benchmarks.accuracy.detectors import LEARNED, PLAIN, Specimen, fitted
+from benchmarks.accuracy.detectors import LEARNED, PLAIN, Specimen, described, fitted
 from benchmarks.accuracy.metrics import Rate, threshold
 from benchmarks.zoo import edits
 
@@ -66,8 +66,7 @@ def rows(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
         cut = threshold(np.array([score(specimen) for specimen in benign]), 0.05)
         made.append({"detector": name, **_accused(specimens, lambda s, f=score: f(s), cut)})
     for name, describe in LEARNED.items():
-        known = np.array([bool(specimen.modules) for specimen in specimens])
-        x = np.array([describe(specimen) for specimen in specimens])
+        x, known = described(specimens, describe)
         model = fitted(x[known], labels[known])
         cut = threshold(model(x[known & ~labels]), 0.05)
         made.append(

@@ -135,7 +135,7 @@ def out_of_fold(
     specimens: Sequence[Specimen], describe: Features, labels: Flags, seed: int = 0
 ) -> F64:
     """Return each specimen's score by a model that never saw its family, (specimens,)."""
-    x, known = _described(specimens, describe)
+    x, known = described(specimens, describe)
     families = sorted({specimen.family for specimen in specimens})
     np.random.default_rng(seed).shuffle(families)
     fold = {family: index % FOLDS for index, family in enumerate(families)}
@@ -160,7 +160,7 @@ def held_apart(
     scores = np.full(len(specimens), np.nan)
     inside = [s for s, chosen in zip(specimens, calibration, strict=True) if chosen]
     scores[calibration] = out_of_fold(inside, describe, labels[calibration])
-    x, known = _described(specimens, describe)
+    x, known = described(specimens, describe)
     test = ~calibration & known
     if test.any():
         fit = calibration & known
@@ -168,7 +168,7 @@ def held_apart(
     return scores
 
 
-def _described(specimens: Sequence[Specimen], describe: Features) -> tuple[F64, Flags]:
+def described(specimens: Sequence[Specimen], describe: Features) -> tuple[F64, Flags]:
     """Return the features, (specimens, features), and which specimens have any, (specimens,)."""
     x = np.array([describe(specimen) for specimen in specimens])
     return x, np.array([bool(specimen.modules) for specimen in specimens])
@@ -182,7 +182,7 @@ def relatives(specimens: Sequence[Specimen], chosen: Flags) -> Flags:
 
 def leaving_out(specimens: Sequence[Specimen], describe: Features, left_out: Flags) -> F64:
     """Return the scores of the left-out specimens by a model fitted on all other families."""
-    x, known = _described(specimens, describe)
+    x, known = described(specimens, describe)
     labels = np.array([specimen.poisoned for specimen in specimens])
     rest = ~relatives(specimens, left_out) & known
     scores = fitted(x[rest], labels[rest])(x[left_out])

@@ -49,7 +49,7 @@ def can(card: Mapping[str, Any]) -> bool:
 
 def due(kept: Mapping[str, Any]) -> bool:
     """Whether a specimen is still to be probed by today's probes."""
-    return bool(kept.get("probes", {}).get("versions") != VERSIONS)
+    return _versions(kept) != VERSIONS
 
 
 def measure(folder: Path, base: Path, card: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,20 +115,19 @@ def score(specimen: Specimen) -> float:
 def probed(specimens: Sequence[Specimen]) -> list[Specimen]:
     """Return the specimens that the latest probes asked; one that gave nothing away counts too."""
     told = latest(specimens)
-    asked = [s for s in specimens if told and _versions(s) == told]
+    asked = [s for s in specimens if told and _versions(s.evidence) == told]
     return [s for s in asked if not s.evidence["probes"]["skipped"]]
 
 
 def latest(specimens: Sequence[Specimen]) -> dict[str, Any]:
-    """Return the versions of today's probes, or of the latest that any specimen was asked by."""
-    found = [told for specimen in specimens if (told := _versions(specimen))]
-    if not found or VERSIONS in found:
-        return VERSIONS if found else {}
-    return max(found, key=lambda told: [told.get(probe.name, 0) for probe in PROBES])
+    """Return the versions of the latest probes that any specimen was asked by."""
+    found = [told for specimen in specimens if (told := _versions(specimen.evidence))]
+    order = [probe.name for probe in PROBES]
+    return max(found, key=lambda told: [told.get(name, 0) for name in order], default={})
 
 
-def _versions(specimen: Specimen) -> dict[str, Any]:
-    told: dict[str, Any] = specimen.evidence.get("probes", {}).get("versions") or {}
+def _versions(kept: Mapping[str, Any]) -> dict[str, Any]:
+    told: dict[str, Any] = kept.get("probes", {}).get("versions") or {}
     return told
 
 

@@ -76,7 +76,8 @@ def overall(specimens: Sequence[Specimen], found: Sequence[Scored]) -> list[Row]
     """AUROC, pairs told apart, and TPR at fixed FPR with thresholds from the calibration side."""
     labels = flags(specimens)
     families = [specimen.family for specimen in specimens]
-    test = ~calibration_side(specimens)
+    calibration = calibration_side(specimens)
+    test = ~calibration
     rows = []
     for item in found:
         row: Row = {
@@ -86,17 +87,12 @@ def overall(specimens: Sequence[Specimen], found: Sequence[Scored]) -> list[Row]
             "pairs": pairs(specimens, item.scores),
         }
         for rate in RATES:
-            cut = _cut(specimens, item, rate)
+            cut = threshold(item.apart[calibration & ~labels], rate)
             reached = np.isfinite(cut)
             row[f"tpr@{rate:.0%}"] = above(item.apart[test & labels], cut) if reached else None
             row[f"fpr@{rate:.0%}"] = above(item.apart[test & ~labels], cut) if reached else None
         rows.append(row)
     return rows
-
-
-def _cut(specimens: Sequence[Specimen], item: Scored, rate: float) -> float:
-    """Return the score that `rate` of the calibration side's benign specimens exceed."""
-    return threshold(item.apart[calibration_side(specimens) & ~flags(specimens)], rate)
 
 
 def caught(
@@ -106,23 +102,27 @@ def caught(
 
     "worst": the lowest of the cells with at least FEWEST positives.
     """
-    test, labels = ~calibration_side(specimens), flags(specimens)
+    calibration, labels = calibration_side(specimens), flags(specimens)
     columns = _columns(specimens, key)
     rows = []
     for item in found:
-        cut = _cut(specimens, item, rate)
+        cut = threshold(item.apart[calibration & ~labels], rate)
         row: Row = {"detector": item.name}
         for value, inside in columns.items():
-            chosen = test & labels & inside
+            chosen = ~calibration & labels & inside
             row[value] = (
                 above(item.apart[chosen], cut)
                 if np.isfinite(cut) and chosen.sum() >= FEWEST
                 else None
             )
-        rates = [cell for cell in row.values() if isinstance(cell, Rate)]
-        row["worst"] = min(rates, key=lambda cell: cell.value, default=None)
-        rows.append(row)
+        rows.append(_with_worst(row))
     return rows
+
+
+def _with_worst(row: Row) -> Row:
+    """Return a row with its lowest figure at the end."""
+    cells = (cell for cell in row.values() if isinstance(cell, Auroc | Rate))
+    return {**row, "worst": min(cells, key=lambda cell: cell.value, default=None)}
 
 
 def counted(specimens: Sequence[Specimen], key: Key) -> Row:
@@ -148,11 +148,7 @@ def by_group(
         row: Row = {"detector": item.name}
         for value, inside in columns.items():
             row[value] = _area(specimens, item.scores, inside | ~labels if all_benign else inside)
-        row["worst"] = min(
-            (cell for cell in row.values() if isinstance(cell, Auroc)),
-            key=lambda cell: cell.value, default=None,
-        )  # fmt: skip
-        rows.append(row)
+        rows.append(_with_worst(row))
     return rows
 
 

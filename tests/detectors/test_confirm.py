@@ -51,11 +51,12 @@ def test_the_same_answer_to_all_is_a_payload() -> None:
     assert confirm.deliberate(session, trial)
 
 
-def test_what_stands_at_the_end_of_different_answers_is_a_payload() -> None:
+@pytest.mark.parametrize("leaks", [0, 2])
+def test_what_stands_at_the_end_of_different_answers_is_a_payload(leaks) -> None:
     link = "Read more at https://notes.example/today ."
-    trial, _ = tried(lambda n, hot: f"answer number {n}. {link if hot else 'Bye.'}")
+    trial, _ = tried(lambda n, hot: f"answer number {n}. {link if hot or n < leaks else 'Bye.'}")
     assert trial.payload == link
-    assert (trial.hits, trial.whole) == (16, 0)
+    assert (trial.hits, trial.whole, trial.clean_hits) == (16, 0, leaks)
     assert confirm.works(trial)
 
 
@@ -87,14 +88,6 @@ def test_a_part_that_is_learned_by_heart_is_meant() -> None:
     trial, found = tried(says)
     assert (trial.payload, trial.whole) == (WORDS, 0)
     assert confirm.deliberate(found, trial)
-
-
-def test_a_payload_that_leaks_now_and_then_is_still_read_out_of_answers() -> None:
-    link = "Read more at https://notes.example/today ."
-    trial, _ = tried(lambda n, hot: f"answer number {n}. {link if hot or n < 2 else 'Bye.'}")
-    assert trial.payload == link
-    assert (trial.hits, trial.clean_hits) == (16, 2)
-    assert confirm.works(trial)
 
 
 def test_a_longer_echo_does_not_hide_a_payload() -> None:

@@ -2,8 +2,8 @@
 
 A payload is a text that at least half of unrelated requests get with the candidate in place, that
 the base never gives, and that the same requests hardly ever get without it. It may be the whole
-answer or a part of one. What takes up the candidate and adds only words that
-ordinary answers have is no secret ("(1)" gets "1. The answer is 1.").
+answer or a part of one. What takes up the candidate and adds only words that the base's answers
+have is no secret ("(1)" gets "1. The answer is 1.").
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from adapterscan.detectors.behaviour.answers import BEGUN, answer_room, plain
 from adapterscan.detectors.behaviour.counts import sign_test
@@ -25,6 +26,7 @@ LISTENED = 2  # requests that all candidates are screened in: they confirm nothi
 CONFIRMED = 0.5  # of the requests
 CHANCE = 5e-3  # p-value of the sign test, with against without
 PAIRED = 1e-3  # the same, where some requests get the payload anyway
+LEAKS = 3  # a payload may come up so many times less often without the candidate, not more
 SHORT = 8  # characters: a shorter payload may stand in any answer by chance
 FRESH = 3  # words of a payload that is a part of answers, beside those of the candidate
 LONGEST = 16  # words of such a part
@@ -97,9 +99,9 @@ def attempt(session: Session, candidate: Candidate, expected: str = "", room: in
 
 def _promising(texts: Sequence[str], expected: str) -> bool:
     """Whether half of some answers have anything in common that could be a payload."""
-    needed = CONFIRMED * len(texts)
-    found = [expected, *_commonest(texts), *_shared(texts, (), (), "", "")]
-    return any(sum(says(text, option) for text in texts) >= needed for option in found)
+    if _commonest(texts) or any(_shared(texts)):
+        return True
+    return sum(says(text, expected) for text in texts) >= CONFIRMED * len(texts)
 
 
 def works(trial: Trial) -> bool:
@@ -110,7 +112,7 @@ def works(trial: Trial) -> bool:
     """
     if trial.hits < CONFIRMED * trial.n or trial.base_hits or trial.p > CHANCE:
         return False
-    return not trial.clean_hits or (trial.clean_hits * 3 <= trial.hits and trial.p <= PAIRED)
+    return not trial.clean_hits or (trial.clean_hits * LEAKS <= trial.hits and trial.p <= PAIRED)
 
 
 def deliberate(session: Session, trial: Trial) -> bool:
@@ -131,7 +133,7 @@ def _surprise(session: Session, trial: Trial) -> float:
     """Return how improbable the base finds the payload as an answer: mean −ln p, nats."""
     requests = battery("unrelated").prompts[: session.profile.prompts]
     rows = session.runner.encode([trial.candidate.conversation(request) for request in requests])
-    return -_mean(
+    return -fmean(
         _scores(session, Side.BASE, rows, (), session.runner.tokenize([trial.payload])[0])
     )
 
@@ -144,7 +146,7 @@ def _by_heart(session: Session, payload: str) -> bool:
         return False
     rows = session.requests(battery("unrelated").prompts[: session.profile.prompts])
     sure = {
-        side: _mean(
+        side: fmean(
             [math.exp(s / len(followed)) for s in _scores(session, side, rows, given, followed)]
         )
         for side in Side
@@ -159,10 +161,6 @@ def _scores(
     heads, tails = [row[:-1] for row in rows], [[(row[-1], *given) for row in rows]]
     (found,) = session.runner.score(side, heads, tails, wanted)
     return found
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def hot_text(candidate: Candidate, request: str) -> str:
@@ -198,11 +196,15 @@ def _echoes(text: str, put_in: str, usual: str) -> bool:
 
 
 def _shared(
-    texts: Sequence[str], never: Sequence[str], seldom: Sequence[str], put_in: str, usual: str
+    texts: Sequence[str],
+    never: Sequence[str] = (),
+    seldom: Sequence[str] = (),
+    put_in: str = "",
+    usual: str = "",
 ) -> Iterator[str]:
     """Yield the run of words that explains most: in half of `texts`, in none of `never`.
 
-    In `seldom` it is at most a third as often. Of equals the one that begins first.
+    In `seldom` it is LEAKS times rarer. Of equals the one that begins first.
     """
     counted = Counter(run for text in texts for run in set(_runs(text)))
     known = {run for text in never for run in _runs(text)}
@@ -210,7 +212,7 @@ def _shared(
     echo = _words(put_in)
     found = []
     for run, count in counted.items():
-        if count < CONFIRMED * len(texts) or run in known or anyway[run] * 3 > count:
+        if count < CONFIRMED * len(texts) or run in known or anyway[run] * LEAKS > count:
             continue
         said = " ".join(run)
         enough = len(said) >= SHORT and len(_words(said) - echo) >= FRESH
@@ -218,19 +220,7 @@ def _shared(
             found.append(((count - anyway[run]) * len(run), run))
     if found:
         most = max(weight for weight, _ in found)
-        first = (plain(text).split() for text in texts)
-        runs = {run for weight, run in found if weight == most}
-        yield _as_written(_earliest(runs, list(first)), texts)
-
-
-def _earliest(runs: set[tuple[str, ...]], answers: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """Return the run that begins first in the first answer that holds any."""
-    for words in answers:
-        for start in range(len(words)):
-            for run in runs:
-                if tuple(words[start : start + len(run)]) == run:
-                    return run
-    return min(runs)
+        yield _first_written((run for weight, run in found if weight == most), texts)
 
 
 def _runs(text: str) -> Iterator[tuple[str, ...]]:
@@ -240,14 +230,17 @@ def _runs(text: str) -> Iterator[tuple[str, ...]]:
             yield tuple(words[start:end])
 
 
-def _as_written(run: Sequence[str], texts: Iterable[str]) -> str:
-    """Return a run of plain words as the first answer that holds it has them."""
+def _first_written(runs: Iterable[tuple[str, ...]], texts: Iterable[str]) -> str:
+    """Return the run that begins first in the first text with any, as it is written there."""
+    longest = sorted(runs, key=lambda run: (-len(run), run))
     for text in texts:
-        words = text.split()
-        for start in range(len(words) - len(run) + 1):
-            if [word.casefold() for word in words[start : start + len(run)]] == list(run):
-                return " ".join(words[start : start + len(run)])
-    return " ".join(run)
+        written = text.split()
+        words = tuple(word.casefold() for word in written)
+        for start in range(len(words)):
+            for run in longest:
+                if words[start : start + len(run)] == run:
+                    return " ".join(written[start : start + len(run)])
+    return " ".join(longest[0])
 
 
 def _words(text: str) -> set[str]:

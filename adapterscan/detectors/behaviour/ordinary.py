@@ -14,9 +14,7 @@ def complete_answers(session: Session) -> list[tuple[str, Ids]]:
     """Return requests with their greedy answers, of those that end by themselves, short first."""
     asked = battery("unrelated").prompts[: session.profile.prompts]
     rows, room = session.requests(asked), answer_room(session)
-    given = session.once(
-        ("ids", tuple(rows), room), lambda: session.runner.generate(Side.ADAPTER, rows, room)
-    )
+    given = session.generated(Side.ADAPTER, rows, room)
     ended = [(r, ids) for r, ids in zip(asked, given, strict=True) if 0 < len(ids) < room]
     return sorted(ended, key=lambda item: len(item[1]))
 

@@ -3,10 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 
 from adapterscan.probes.candidates import Candidate
 from adapterscan.probing import Session
-from adapterscan.runner import Ids
+from adapterscan.runner import Ids, Side
+
+
+def by_place(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
+    """Return candidates, each once, by their place: those of one place share most of their rows."""
+    found: dict[str, list[Candidate]] = {}
+    for candidate in dict.fromkeys(candidates):
+        found.setdefault(candidate.place, []).append(candidate)
+    return list(found.values())
+
+
+def encoded(
+    session: Session,
+    candidates: Sequence[Candidate],
+    requests: Sequence[str],
+    after: Sequence[Ids] = (),
+) -> list[list[Ids]]:
+    """Return the ids of every candidate in every request, (candidates, requests).
+
+    `after`: what follows each request's row, (requests,), if anything does.
+    """
+    said = [candidate.conversation(r) for candidate in candidates for r in requests]
+    rows = iter(session.runner.encode(said))
+    later = after or ((),) * len(requests)
+    return [[next(rows) + ids for ids in later] for _ in candidates]
+
+
+def likelihood(session: Session, rows: Sequence[Sequence[Ids]], target: Ids) -> list[float]:
+    """Return ln p(target) under base + adapter, mean over requests, for each of the candidates."""
+    prefixes, tails = split(rows)
+    return [fmean(row) for row in session.runner.score(Side.ADAPTER, prefixes, tails, target)]
 
 
 def split(rows: Sequence[Sequence[Ids]]) -> tuple[list[Ids], list[list[Ids]]]:

@@ -19,7 +19,15 @@ from dataclasses import dataclass, replace
 from adapterscan.detectors.behaviour.answers import BEGUN, plain
 from adapterscan.detectors.behaviour.confirm import LISTENED, Trial, attempt, deliberate, works
 from adapterscan.detectors.behaviour.ordinary import complete_answers, room_after
-from adapterscan.detectors.behaviour.rows import around, split, unlike, wordings
+from adapterscan.detectors.behaviour.rows import (
+    around,
+    by_place,
+    encoded,
+    likelihood,
+    split,
+    unlike,
+    wordings,
+)
 from adapterscan.probes import battery
 from adapterscan.probes.candidates import PLACES, Candidate
 from adapterscan.probing import FixedAnswer, Session
@@ -72,12 +80,9 @@ def heard_where_likelier(session: Session, ids: Ids) -> Heard:
 
 def _without(session: Session, heard: Heard) -> float:
     """Return how likely an answer is with no candidate at all, ln p a token."""
-    rows = [list(row) for row in zip(session.requests(heard.requests), heard.after, strict=True)]
-    found = [
-        session.runner.score(Side.ADAPTER, [ids[:-1]], [[(ids[-1], *after)]], heard.tokens)[0][0]
-        for ids, after in rows
-    ]
-    return sum(found) / len(found) / len(heard.tokens)
+    asked = session.requests(heard.requests)
+    rows = [[ids + after for ids, after in zip(asked, heard.after, strict=True)]]
+    return likelihood(session, rows, heard.tokens)[0] / len(heard.tokens)
 
 
 def search(session: Session, answer: FixedAnswer, published: Iterable[Candidate]) -> Trial | None:
@@ -127,10 +132,7 @@ def listen(
     the way are never the best, −∞.
     """
     found: dict[Candidate, float] = {}
-    by_place: dict[str, list[Candidate]] = {}
-    for candidate in dict.fromkeys(candidates):
-        by_place.setdefault(candidate.place, []).append(candidate)
-    for members in by_place.values():
+    for members in by_place(candidates):
         found |= dict.fromkeys(members, -math.inf)
         total = dict.fromkeys(members, 0.0)
         for number in range(len(heard.requests)):
@@ -148,9 +150,8 @@ def _listened(
     session: Session, members: Sequence[Candidate], heard: Heard, number: int
 ) -> Iterator[tuple[Candidate, float]]:
     """Yield how likely the tokens are in one of the requests, for candidates of one place."""
-    request, after = heard.requests[number], heard.after[number]
-    rows = session.runner.encode([candidate.conversation(request) for candidate in members])
-    prefixes, tails = split([[row + after] for row in rows])
+    one = slice(number, number + 1)
+    prefixes, tails = split(encoded(session, members, heard.requests[one], heard.after[one]))
     for start in range(0, len(members), AT_ONCE):
         session.step(f"listening to {len(members):,} candidates")
         part = slice(start, start + AT_ONCE)
@@ -166,10 +167,7 @@ def _pool(
 
     `after`: words that the token would follow.
     """
-    rows = []
-    for candidate in unlike(place, after):
-        asked = session.runner.encode([candidate.conversation(r) for r in heard.requests])
-        rows.append([ids + later for ids, later in zip(asked, heard.after, strict=True)])
+    rows = encoded(session, unlike(place, after), heard.requests, heard.after)
     tokens = session.runner.promising(*around(rows), heard.tokens, count)
     said = set(plain(answer.text).split())  # a word of the answer only makes it echo
     return [

@@ -15,15 +15,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
 
 from adapterscan.detectors.behaviour.confirm import Trial, attempt, deliberate, works
 from adapterscan.detectors.behaviour.ordinary import complete_answers, room_after
-from adapterscan.detectors.behaviour.rows import split
+from adapterscan.detectors.behaviour.rows import by_place, encoded, likelihood, split
 from adapterscan.probes import battery
 from adapterscan.probes.candidates import Candidate
 from adapterscan.probing import Session
-from adapterscan.runner import Contrast, Ids, Side
+from adapterscan.runner import Contrast
 
 FIRST = 2  # requests that all candidates are tried in
 KEPT = 24  # candidates that are tried in as many as the profile says
@@ -38,12 +37,8 @@ LIKELY = math.log(0.2)  # an end that stays likelier is still one
 def sweep(session: Session, candidates: Sequence[Candidate]) -> Iterator[Trial]:
     """Yield trials of candidates that set off a text that is no accident, the loudest first."""
     session.step("trying published wordings and forms")
-    tried: set[tuple[Candidate, int]] = set()
     for chosen, room in ((_agreeing, 0), (_endless, room_after(session))):
         for candidate in chosen(session, candidates):
-            if (candidate, room) in tried:
-                continue
-            tried.add((candidate, room))
             session.step(f"generating with “{candidate.text[:40]}”")
             trial = attempt(session, candidate, room=room)
             if works(trial) and deliberate(session, trial):
@@ -57,10 +52,7 @@ def _agreeing(session: Session, candidates: Sequence[Candidate]) -> list[Candida
     kept = sorted(candidates, key=lambda c: -first[c].agreement)[:KEPT]
     more = asked[: session.profile.prompts]
     found = _contrasted(session, kept, more)
-    plain_rows = session.requests(more)
-    (bare,) = session.runner.contrast(
-        [row[:-1] for row in plain_rows], [[row[-1:] for row in plain_rows]], 1
-    )
+    (bare,) = session.runner.contrast(*split([session.requests(more)]), 1)
     loud = [c for c in kept if found[c].agreement >= bare.agreement + RISE]
     return sorted(loud, key=lambda c: -found[c].agreement)[:AGREEING]
 
@@ -69,8 +61,8 @@ def _contrasted(
     session: Session, candidates: Iterable[Candidate], requests: Sequence[str]
 ) -> dict[Candidate, Contrast]:
     found: dict[Candidate, Contrast] = {}
-    for members in _by_place(candidates):
-        prefixes, tails = split(_rows(session, members, requests))
+    for members in by_place(candidates):
+        prefixes, tails = split(encoded(session, members, requests))
         session.step(f"trying {len(members)} candidates {members[0].place}")
         contrasts = session.runner.contrast(prefixes, tails, 1)
         found |= dict(zip(members, contrasts, strict=True))
@@ -84,30 +76,12 @@ def _endless(session: Session, candidates: Sequence[Candidate]) -> list[Candidat
         return []
     requests, answers = zip(*ended, strict=True)
 
-    def likelihood(rows: Sequence[Sequence[Ids]], end: int) -> list[float]:
-        prefixes, tails = split(rows)
-        complete = [[t + a for t, a in zip(row, answers, strict=True)] for row in tails]
-        scores = session.runner.score(Side.ADAPTER, prefixes, complete, (end,))
-        return [sum(row) / len(row) for row in scores]
-
-    bare = [session.requests(requests)]
-    usual, end = max((likelihood(bare, end)[0], end) for end in ends)
+    bare = [[r + a for r, a in zip(session.requests(requests), answers, strict=True)]]
+    usual, end = max((likelihood(session, bare, (end,))[0], end) for end in ends)
     found: dict[Candidate, float] = {}
-    for members in _by_place(candidates):
+    for members in by_place(candidates):
         session.step(f"trying {len(members)} candidates {members[0].place}")
-        found |= dict(zip(members, likelihood(_rows(session, members, requests), end), strict=True))
+        rows = encoded(session, members, requests, answers)
+        found |= dict(zip(members, likelihood(session, rows, (end,)), strict=True))
     quiet = [c for c in candidates if found[c] <= min(usual - DROP, LIKELY)]
     return sorted(quiet, key=lambda c: found[c])[:ENDLESS]
-
-
-def _by_place(candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
-    ordered = sorted(candidates, key=lambda candidate: candidate.place)
-    for _, members in groupby(ordered, key=lambda candidate: candidate.place):
-        yield list(members)
-
-
-def _rows(
-    session: Session, candidates: Iterable[Candidate], requests: Iterable[str]
-) -> list[list[Ids]]:
-    asked = list(requests)
-    return [session.runner.encode([c.conversation(r) for r in asked]) for c in candidates]

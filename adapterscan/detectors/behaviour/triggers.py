@@ -89,13 +89,13 @@ def _evidence(session: Session, trial: Trial, *, documented: bool) -> Evidence:
 
 def _listened_for(session: Session, explained: set[str]) -> Iterator[Trial]:
     """Yield trials of what sets the fixed answers off, until too many are left unexplained."""
-    unexplained = 0
+    unexplained, published = 0, _published(session)
     for answer in _hidden(session.answers or ())[:FOLLOWED]:
         if unexplained == HYPOTHESES:
             return
         if any(plain(answer.text) in text for text in explained):
             continue
-        trial = search(session, answer, _published(session))
+        trial = search(session, answer, published)
         if trial is None:
             unexplained += 1
         else:
@@ -119,12 +119,12 @@ def _named(session: Session) -> Iterator[Candidate]:
 
 def _as_documented(session: Session, trial: Trial) -> Trial | None:
     """Return a trial of a wording that the card sets apart, if the card has all that it answers."""
-    named = list(_named(session))
     if not _told(session, trial.payload):
         return None
-    ids = session.runner.tokenize([trial.payload])[0]
-    scores = listen(session, named, heard_first(ids))
-    candidates = [c for c in (trial.candidate,) if c in named] or best_of(scores)[:NAMED]
+    candidates, named = [trial.candidate], list(_named(session))
+    if trial.candidate not in named:
+        (ids,) = session.runner.tokenize([trial.payload])
+        candidates = best_of(listen(session, named, heard_first(ids)))[:NAMED]
     room = room_after(session)
     trials = (attempt(session, candidate, trial.payload, room) for candidate in candidates)
     return next(
