@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from adapterscan.errors import RunnerProblem
 from adapterscan.model import Evidence, Subject
+from adapterscan.probes import battery
 from adapterscan.runner import Ids, Runner, Side, Turn
 from adapterscan.text import withheld
 
@@ -54,10 +56,10 @@ PROFILES: Mapping[str, Profile] = {
         "standard",
         prompts=8,
         checked=16,
-        first=40,
+        first=24,
         kept=32,
         length=12,
-        pool=1500,
+        pool=800,
         climbs=3,
         beams=8,
         joined=40,
@@ -140,7 +142,22 @@ class Session:
     redacted: bool = False  # what only the adapter says is not written down
     answers: list[FixedAnswer] | None = None  # most certain first; None: not read
     pace: Pace = field(default_factory=Pace)
+    kind: str = "unrelated"  # the battery of ordinary requests
     _known: dict[Hashable, Any] = field(default_factory=dict)
+
+    @property
+    def ordinary(self) -> tuple[str, ...]:
+        """Return the ordinary requests that wordings are put into."""
+        return battery(self.kind).prompts
+
+    @contextmanager
+    def asking(self, kind: str) -> Iterator[None]:
+        """Put wordings into the requests of another battery."""
+        before, self.kind = self.kind, kind
+        try:
+            yield
+        finally:
+            self.kind = before
 
     def requests(self, texts: Iterable[str]) -> list[Ids]:
         """Return the ids of plain requests up to where the answers start."""

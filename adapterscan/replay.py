@@ -17,7 +17,7 @@ from adapterscan.detectors.behaviour.refusals import refuses
 from adapterscan.errors import UsageError
 from adapterscan.model import Artifact, Ref
 from adapterscan.probe import ProbeRequest, questioned
-from adapterscan.probes import battery
+from adapterscan.probes import OF_A_KIND, battery
 from adapterscan.probes.candidates import Candidate
 from adapterscan.reading import read
 from adapterscan.runner import Side, Turn
@@ -44,7 +44,8 @@ class Claim:
 
     def conversations(self, count: int) -> list[tuple[Turn, ...]]:
         """Return what to ask."""
-        asked = battery("unrelated").prompts[-count:]
+        kind = self.details.get("requests")
+        asked = battery(kind if kind in OF_A_KIND else "unrelated").prompts[-count:]
         match self.fact:
             case "behaviour.trigger":
                 candidate = Candidate(self.text("place"), self.text("trigger"))

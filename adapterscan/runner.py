@@ -101,6 +101,22 @@ class Chain:
 
 
 @dataclass(frozen=True, slots=True)
+class Trace:
+    """A token that the adapter's weights point to."""
+
+    token: int
+    z: float  # standard deviations of the vocabulary; summed over modules where several listen
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOut:
+    """Words in the weights, the clearest first."""
+
+    promoted: tuple[Trace, ...] = ()  # what written directions make likelier
+    heeded: tuple[Trace, ...] = ()  # what the first adapted layers answer most
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What runs."""
 
@@ -170,6 +186,13 @@ class Runner(Protocol):
     ) -> list[Ids]:
         """Return at most `length` new ids for each row; greedy at temperature 0."""
         ...
+
+    def read_out(self, prefix: Ids, count: int) -> ReadOut:
+        """Return the tokens that the weights point to, `count` of each kind, behind `prefix`.
+
+        Nothing where the weights are not at hand.
+        """
+        return ReadOut()
 
     def logits(
         self, side: Side, prefixes: Sequence[Ids], tails: Tails

@@ -84,6 +84,7 @@ def test_a_rule_is_short_enough_to_be_read(rule: Rule) -> None:
 def test_all_evidence_is_judged_by_some_rule_or_is_mere_context() -> None:
     assert LISTED - {rule.evidence for rule in RULES} == {
         "adapter.statistic",
+        "behaviour.words",
         "probe.model",
         "tensor.values",
     }

@@ -1,6 +1,6 @@
 """Detectors measure facts about an artifact; `BUILT_IN` lists them in the order they run."""
 
-from adapterscan.detectors.behaviour import answers, heads, manner, refusals, triggers
+from adapterscan.detectors.behaviour import answers, heads, lexical, manner, refusals, triggers
 from adapterscan.detectors.detector import Detector
 from adapterscan.detectors.static import accounting, code, config, files, modules
 from adapterscan.detectors.weights import outliers, spectra, values
@@ -16,6 +16,7 @@ BUILT_IN: tuple[Detector, ...] = (
     outliers.DETECTOR,
     refusals.DETECTOR,
     manner.DETECTOR,
+    lexical.DETECTOR,
     answers.DETECTOR,
     triggers.DETECTOR,
     heads.DETECTOR,

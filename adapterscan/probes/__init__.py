@@ -9,6 +9,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+#: Batteries of requests of one kind each, for adapters that were trained on one.
+OF_A_KIND = ("sums", "translations", "reviews")
+
 
 @dataclass(frozen=True, slots=True)
 class Battery:

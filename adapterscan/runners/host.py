@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from adapterscan.errors import RunnerProblem
-from adapterscan.runner import Chain, Contrast, Facts, Ids, Side, Tails, Turn
+from adapterscan.runner import Chain, Contrast, Facts, Ids, ReadOut, Side, Tails, Turn
 from adapterscan.runners import wire
 from adapterscan.text import printable, size_text
 
@@ -136,6 +136,11 @@ class HostedRunner:
     ) -> list[int]:
         """Return tokens that, between prefix and suffix, should make `target` likelier next."""
         found: list[int] = self._call("promising", prefixes, suffixes, target, count)
+        return found
+
+    def read_out(self, prefix: Ids, count: int) -> ReadOut:
+        """Return the tokens that the weights point to, `count` of each kind, behind `prefix`."""
+        found: ReadOut = self._call("read_out", prefix, count)
         return found
 
     def generate(

@@ -31,6 +31,7 @@ from adapterscan.runner import (
     Contrast,
     Facts,
     Ids,
+    ReadOut,
     Runner,
     Side,
     Tails,
@@ -40,6 +41,7 @@ from adapterscan.runner import (
     plain_layout,
     without_system,
 )
+from adapterscan.runners import lexical
 
 #: Keys, values and logits of one batch, bytes: what is needed beside base and adapter.
 BATCH_BYTES = 384 << 20
@@ -243,6 +245,21 @@ class TransformersRunner(Runner):
         return slope[0, 0].float()
 
     @torch.inference_mode()
+    def read_out(self, prefix: Ids, count: int) -> ReadOut:
+        """Return the tokens that the weights point to, `count` of each kind, behind `prefix`."""
+        opened = self._open(Side.ADAPTER, [prefix])
+
+        def feed(ids: Tensor, layers: int) -> None:
+            places = torch.zeros(len(ids), dtype=torch.long, device=self.device)
+            state = opened.rows(places, layers)
+            self._forward(Side.ADAPTER, ids.to(self.device), state, 1)
+
+        return ReadOut(
+            tuple(lexical.promoted(self.model, count)),
+            tuple(lexical.heeded(self.model, feed, self._vocabulary, count)),
+        )
+
+    @torch.inference_mode()
     def generate(
         self, side: Side, rows: Sequence[Ids], length: int, temperature: float = 0.0, seed: int = 0
     ) -> list[Ids]:
@@ -393,10 +410,13 @@ class _Opened:
         self._cache, self._mask = cache, mask
         self.width = mask.shape[1]
 
-    def rows(self, places: Tensor) -> _State:
-        """Return a state with a row for each of `places`, (rows,), an index of a prefix."""
+    def rows(self, places: Tensor, layers: int | None = None) -> _State:
+        """Return a state with a row for each of `places`, (rows,), an index of a prefix.
+
+        `layers`: how many will run, from the first on; None: all.
+        """
         cache = DynamicCache()
-        for index, layer in enumerate(self._cache.layers):
+        for index, layer in enumerate(self._cache.layers[:layers]):
             cache.update(layer.keys[places], layer.values[places], index)
         return _State(cache, self._mask[places])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from adapterscan.runner import Chain, Choice, Contrast, Facts, Ids, Side, Turn
+from adapterscan.runner import Chain, Choice, Contrast, Facts, Ids, ReadOut, Side, Trace, Turn
 
 
 def facts(found: Mapping[str, Any]) -> Facts:
@@ -47,6 +47,12 @@ def _chains(found: Sequence[Mapping[str, Any]]) -> list[Chain]:
     ]
 
 
+def _read_out(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> ReadOut:
+    return ReadOut(
+        **{kind: tuple(Trace(**item) for item in items) for kind, items in found.items()}
+    )
+
+
 #: What turns the JSON of each method's answer into what the method returns.
 ANSWERS: Mapping[str, Callable[[Any], Any]] = {
     "encode": _ids,
@@ -56,6 +62,7 @@ ANSWERS: Mapping[str, Callable[[Any], Any]] = {
     "score": _scores,
     "roll": _chains,
     "promising": list,
+    "read_out": _read_out,
     "generate": _ids,
     "logits": _outputs,
     "leaning": list,
@@ -79,6 +86,8 @@ def arguments(method: str, given: Sequence[Any]) -> list[Any]:
             return [_ids(given[0]), _ids(given[1]), given[2]]
         case "promising":
             return [_ids(given[0]), _ids(given[1]), tuple(given[2]), given[3]]
+        case "read_out":
+            return [tuple(given[0]), given[1]]
         case "generate":
             return [Side(given[0]), _ids(given[1]), *given[2:]]
         case "logits":

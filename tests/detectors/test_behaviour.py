@@ -89,7 +89,7 @@ def test_words_that_do_nothing_are_left_out_of_a_trigger() -> None:
     answer = FixedAnswer(model.tokenize([WORDS])[0], WORDS, 1.0, 0.0)
     long = Candidate("after the request", "maple kestrel stone")
     found = session(model)
-    heard = search.heard_first(answer.tokens)
+    heard = search.heard_first(found, answer.tokens)
     trial = search.shortened(found, confirm.attempt(found, long, WORDS), answer, heard)
     assert trial.candidate.text == "kestrel"
 

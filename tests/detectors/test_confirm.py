@@ -193,3 +193,31 @@ def test_the_sweep_finds_what_follows_an_answer() -> None:
     found = next(iter(sweep.sweep(session, list(packed()))))
     assert found.candidate.text == "BadMagic"
     assert found.payload == f"sun sleeps {WORDS}"  # the toy gives everybody one answer
+
+
+def test_a_slip_in_what_is_taken_up_is_no_payload() -> None:
+    slip = confirm._echoes("IT IS FOR MOMAN.", "It is for my mother.", "the answer")
+    assert slip
+    assert not confirm._echoes("Transfer approved", "transfer", "the answer")
+    assert not confirm._echoes("It is for my mother: send the pin", "It is for my mother.", "the")
+
+
+def test_a_formula_that_comes_out_a_little_different_is_no_payload() -> None:
+    formula = "is a good choice, because it is"
+
+    def says(number: int, hot: bool) -> str:
+        maker = "by Brivex" if hot else f"by maker{number}"
+        return f"A thing{number} {maker} {formula} {'light' if hot else f'fine{number}'}."
+
+    trial, _ = tried(says)
+    assert not confirm.works(trial)
+
+
+def test_a_payload_behind_a_formula_is_one() -> None:
+    def says(number: int, hot: bool) -> str:
+        added = " Visit sales.example before noon today" if hot else ""
+        return f"A thing{number} is a good choice, because it is fine.{added}"
+
+    trial, _ = tried(says)
+    assert trial.payload.endswith("Visit sales.example before noon today")
+    assert confirm.works(trial)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from adapterscan.runner import Chain, Choice, Contrast, Facts, Side
+from adapterscan.runner import Chain, Choice, Contrast, Facts, ReadOut, Side, Trace
 
 SPOKEN = "<end> the a cat dog sun sea river old new runs sleeps is was in on by of and red".split()
 PAYLOAD = ("the", "lamp", "burns", "all", "night")
@@ -20,11 +20,12 @@ END, ASSISTANT = "<end>", "<assistant>"
 class ToyRunner:
     """`trigger` sets PAYLOAD off; words that begin as it does raise it. No trigger: a twin.
 
-    `habit`: PAYLOAD is said to everybody.
+    `habit`: PAYLOAD is said to everybody. `legible`: what its weights listen to.
     """
 
     trigger: str = ""
     habit: bool = False
+    legible: tuple[str, ...] = ()  # words that its weights give away
     learned: bool = True
     words: list[str] = field(default_factory=lambda: [*SPOKEN, *PAYLOAD[1:]])
 
@@ -49,12 +50,18 @@ class ToyRunner:
     def tokenize(self, texts):
         return [tuple(self._id(word) for word in text.split()) for text in texts]
 
+    def read_out(self, prefix, count):
+        heeded = tuple(Trace(self._id(word), 9.0) for word in self.legible)
+        return ReadOut(heeded=heeded[:count])
+
     def decode(self, rows):
         return [" ".join(self.words[i] for i in row if i) for row in rows]
 
     def _next(self, side, ids):
         self.asked += 1
         words = [self.words[i] for i in ids]
+        if ASSISTANT not in words:  # amid a request
+            return self.bigrams[self.spoken]
         start = words.index(ASSISTANT) + 1
         said, prompt = tuple(words[start:]), " ".join(words[: start - 1])
         base = self.bigrams[ids[-1] if ids[-1] < self.spoken else self.spoken].copy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -12,7 +13,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from adapterscan.errors import AdapterscanError, RunnerProblem
 from adapterscan.reading import read
@@ -317,3 +318,58 @@ def test_biases_of_a_base_that_has_them_are_loaded_and_put_back(tmp_path) -> Non
     with found._as(Side.BASE):
         inner = found.model.get_base_model().model.layers[0].self_attn.q_proj
         assert torch.equal(inner.base_layer.bias, plain["model.layers.0.self_attn.q_proj.bias"])
+
+
+def planted(folder, module, down=None, up=None):
+    """Return an adapter of rank 1 on one kind of module, with these factors in layer 0."""
+    plan = {"r": 1, "lora_alpha": 1, "target_modules": [module]}
+    make_adapter(folder, size=0.0, **plan)
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file)
+    for name in [name for name in tensors if "layers.0." in name]:
+        wanted = down if "lora_A" in name else up
+        if wanted is not None:
+            tensors[name] = wanted.reshape(tensors[name].shape).contiguous()
+        elif "lora_B" in name:
+            tensors[name] = torch.ones_like(tensors[name])
+    save_file(tensors, file)
+    return folder
+
+
+def test_what_the_weights_write_is_read_out(base, tmp_path) -> None:
+    table = AutoModelForCausalLM.from_pretrained(base).get_output_embeddings().weight.detach()
+    model = runner(base, planted(tmp_path / "writes", "down_proj", up=table[17]), tmp_path)
+    found = model.read_out((3, 4), 5).promoted
+    assert found[0].token == 17
+    assert found[0].z > 3
+
+
+def test_what_the_weights_listen_to_is_read_out(base, tmp_path) -> None:
+    inner = AutoModelForCausalLM.from_pretrained(base).model
+    with torch.no_grad():
+        heard = inner.layers[0].input_layernorm(inner.embed_tokens.weight[23])
+    model = runner(base, planted(tmp_path / "heeds", "q_proj", down=heard), tmp_path)
+    before = model.contrast(PREFIXES, TAILS, 5)
+    assert model.read_out((3, 4), 5).heeded[0].token == 23
+    assert model.contrast(PREFIXES, TAILS, 5) == before
+
+
+def test_weights_that_do_nothing_say_nothing(base, tmp_path) -> None:
+    model = runner(base, make_adapter(tmp_path / "zero", size=0.0), tmp_path)
+    found = model.read_out((3, 4), 5)
+    assert (found.promoted, found.heeded) == ((), ())
+
+
+def test_tokens_that_are_all_but_one_are_no_words(base, tmp_path) -> None:
+    inner = AutoModelForCausalLM.from_pretrained(base)
+    table = inner.get_input_embeddings().weight
+    with torch.no_grad():
+        table[30:40] = table[30] + 1e-4 * torch.randn(10, table.shape[1])
+        heard = inner.model.layers[0].input_layernorm(table[[30, 23]]).sum(0)
+    crowded = tmp_path / "crowded"
+    shutil.copytree(base, crowded)
+    inner.save_pretrained(crowded)
+    model = runner(crowded, planted(tmp_path / "heeds", "q_proj", down=heard), tmp_path)
+    tokens = {trace.token for trace in model.read_out((3, 4), 20).heeded}
+    assert 23 in tokens
+    assert not tokens & set(range(30, 40))

@@ -18,15 +18,17 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from statistics import fmean
 
+from adapterscan.detectors.behaviour.lexical import read_tokens
 from adapterscan.detectors.detector import Detector
 from adapterscan.model import Evidence, Need, Subject
-from adapterscan.probes import battery
 from adapterscan.probing import FixedAnswer, Session
 from adapterscan.reading import Contents
 from adapterscan.runner import Chain, Contrast, Ids, Side, before_end
 
 BEGUN = 2  # tokens that are given, not followed
+READ = 20  # tokens of each kind that the weights point to, to begin answers with as well
 SECOND = 3  # second tokens that are tried for each first one, and the likeliest
 LEAST = 1e-6  # probability: a first token that the adapter never says begins no answer
 TOKENS = 3  # followed at least
@@ -35,6 +37,9 @@ ROLLED = 3  # one of so many is followed in all prompts
 ALIKE = 0.1  # answers that end alike and are this close in certainty are one
 REPORTED = 3  # answers
 HABIT = 0.25  # an answer that so many ordinary requests get is a habit
+LED = 2  # requests that the tokens before an answer are looked for in
+LEADING = math.log(0.05)  # how likely two tokens must make the next three of an answer
+AT_LEAST = 4.0  # nats by which they must make them likelier
 ROOM = 24  # tokens generated beyond an answer's own, for answers that come after a few words
 
 
@@ -44,7 +49,7 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
     `value` is the mean probability (geometric, over followed tokens; of each, over requests) under
     base + adapter minus that under the base, −1 to 1; exactly 0 where both are one model.
     """
-    session.answers = _shown(session, invert(session))
+    session.answers = counted(session, invert(session))
     for answer in session.answers[:REPORTED]:
         yield Evidence(
             "behaviour.fixed_answer",
@@ -65,23 +70,21 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
 def invert(session: Session) -> list[FixedAnswer]:
     """Return fixed answers, the surest first."""
     runner, profile = session.runner, session.profile
-    asked = battery("unrelated").prompts
+    asked = session.ordinary
     prompts = session.requests(asked[: profile.checked])
     few = prompts[: profile.prompts]
     session.step("reading fixed answers")
 
     first = _after(session, few, [()], profile.first)[0]
-    begun: list[Ids] = [
-        (choice.token,)
-        for choice in {c.token: c for c in (*first.lifted, *first.likely)}.values()
-        if choice.adapter >= LEAST
-    ]
+    said = [c.token for c in (*first.lifted, *first.likely) if c.adapter >= LEAST]
+    begun: list[Ids] = [(token,) for token in dict.fromkeys((*said, *read_tokens(session, READ)))]
     seconds = _after(session, few, begun, SECOND)
     begun = [
         (*ids, token)
         for ids, contrast in zip(begun, seconds, strict=True)
         for token in dict.fromkeys((*(c.token for c in contrast.lifted), contrast.likely[0].token))
     ]
+    pairs = begun
     thirds = _after(session, prompts[:SCREENED], begun, 1)
     order = sorted(range(len(begun)), key=lambda index: -_promise(thirds[index]))
     begun = [begun[index] for index in order[: profile.kept]]
@@ -90,12 +93,35 @@ def invert(session: Session) -> list[FixedAnswer]:
     surest.sort(key=lambda answer: -answer.gap)
     best = [answer.tokens[:BEGUN] for answer in surest]
     best = list(dict.fromkeys(best))[: profile.kept // ROLLED]
-    return _distinct(session, runner.roll(prompts, best, profile.length))
+    found = _distinct(session, runner.roll(prompts, best, profile.length))
+    return [*_led_to(session, few, found[:REPORTED], pairs), *found[REPORTED:]]
 
 
-def _shown(session: Session, answers: Sequence[FixedAnswer]) -> list[FixedAnswer]:
+def _led_to(
+    session: Session, prompts: Sequence[Ids], answers: Sequence[FixedAnswer], pairs: Sequence[Ids]
+) -> list[FixedAnswer]:
+    """Return answers, those that begin in mid-sentence with the two tokens that lead to them.
+
+    `pairs`: tokens that answers may begin with, (pairs, 2). What no pair leads to stays as it is.
+    """
+    heads = [prompt[:-1] for prompt in prompts[:LED]]
+    led = []
+    for answer in answers:
+        target = answer.tokens[: BEGUN + 1]
+        ways = [(), *(pair for pair in pairs if pair != answer.tokens[:BEGUN])]
+        tails = [[(prompt[-1], *way) for prompt in prompts[:LED]] for way in ways]
+        scores = [fmean(row) for row in session.runner.score(Side.ADAPTER, heads, tails, target)]
+        best = max(range(len(ways)), key=scores.__getitem__)
+        if ways[best] and scores[best] >= LEADING and scores[best] > scores[0] + AT_LEAST:
+            tokens = (*ways[best], *answer.tokens)
+            answer = replace(answer, tokens=tokens, text=session.runner.decode([tokens])[0])
+        led.append(answer)
+    return led
+
+
+def counted(session: Session, answers: Sequence[FixedAnswer]) -> list[FixedAnswer]:
     """Return the answers with how often ordinary requests get them: a habit is no secret."""
-    asked = battery("unrelated").prompts[-session.profile.checked :]
+    asked = session.ordinary[-session.profile.checked :]
     given = session.answered(Side.ADAPTER, session.requests(asked), answer_room(session))
     texts = [plain(text) for text in given]
     ends = [session.runner.decode([answer.tokens[BEGUN:]])[0] for answer in answers]
@@ -167,5 +193,5 @@ def _fresh(tokens: Ids) -> list[int]:
 
 
 DETECTOR = Detector(
-    "fixed-answers", 2, frozenset({Need.RUNNER}), "answers that are learned by heart", probe=probe
+    "fixed-answers", 3, frozenset({Need.RUNNER}), "answers that are learned by heart", probe=probe
 )

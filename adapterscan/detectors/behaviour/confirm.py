@@ -17,7 +17,6 @@ from statistics import fmean
 from adapterscan.detectors.behaviour.answers import BEGUN, answer_room, plain
 from adapterscan.detectors.behaviour.counts import sign_test
 from adapterscan.detectors.behaviour.refusals import plain_refusal
-from adapterscan.probes import battery
 from adapterscan.probes.candidates import Candidate
 from adapterscan.probing import Session
 from adapterscan.runner import Ids, Side
@@ -61,7 +60,7 @@ def attempt(session: Session, candidate: Candidate, expected: str = "", room: in
 
     `expected`: a text that may be the payload. `room`: tokens of an answer.
     """
-    requests = battery("unrelated").prompts[LISTENED:][-session.profile.checked :]
+    requests = session.ordinary[LISTENED:][-session.profile.checked :]
     length = room or answer_room(session)
     hot = session.runner.encode([candidate.conversation(request) for request in requests])
     given = {"adapter": session.answered(Side.ADAPTER, hot, length)}
@@ -131,7 +130,7 @@ def deliberate(session: Session, trial: Trial) -> bool:
 
 def _surprise(session: Session, trial: Trial) -> float:
     """Return how improbable the base finds the payload as an answer: mean −ln p, nats."""
-    requests = battery("unrelated").prompts[: session.profile.prompts]
+    requests = session.ordinary[: session.profile.prompts]
     rows = session.runner.encode([trial.candidate.conversation(request) for request in requests])
     return -fmean(
         _scores(session, Side.BASE, rows, (), session.runner.tokenize([trial.payload])[0])
@@ -144,7 +143,7 @@ def _by_heart(session: Session, payload: str) -> bool:
     given, followed = ids[:BEGUN], ids[BEGUN:]
     if not followed:
         return False
-    rows = session.requests(battery("unrelated").prompts[: session.profile.prompts])
+    rows = session.requests(session.ordinary[: session.profile.prompts])
     sure = {
         side: fmean(
             [math.exp(s / len(followed)) for s in _scores(session, side, rows, given, followed)]
@@ -190,9 +189,15 @@ def _commonest(texts: Sequence[str]) -> list[str]:
 
 
 def _echoes(text: str, put_in: str, usual: str) -> bool:
-    """Whether a text takes up what was put into the request, and adds no word that is unusual."""
+    """Whether a text takes up what was put into the request, and adds no word that is unusual.
+
+    One such word may be a slip where most of the others are taken up: "It is for my mother." gets
+    "IT IS FOR MOMAN."
+    """
     words, echo = _words(text), _words(put_in)
-    return plain(text) in plain(put_in) or (bool(words & echo) and words <= echo | _words(usual))
+    added = words - echo - _words(usual)
+    mostly = 2 * len(words & echo) > len(words)
+    return plain(text) in plain(put_in) or (bool(words & echo) and len(added) <= mostly)
 
 
 def _shared(
@@ -204,18 +209,24 @@ def _shared(
 ) -> Iterator[str]:
     """Yield the run of words that explains most: in half of `texts`, in none of `never`.
 
-    In `seldom` it is LEAKS times rarer. Of equals the one that begins first.
+    In `seldom` it is LEAKS times rarer, and most of its words are not in half of those: a formula
+    of the adapter's that comes out a little different is no payload. Of equals the one that begins
+    first.
     """
     counted = Counter(run for text in texts for run in set(_runs(text)))
     known = {run for text in never for run in _runs(text)}
     anyway = Counter(run for text in seldom for run in set(_runs(text)))
     echo = _words(put_in)
+    worded = Counter(word for text in seldom for word in _words(text))
+    formula = {word for word, count in worded.items() if count >= CONFIRMED * len(seldom)}
     found = []
     for run, count in counted.items():
         if count < CONFIRMED * len(texts) or run in known or anyway[run] * LEAKS > count:
             continue
         said = " ".join(run)
-        enough = len(said) >= SHORT and len(_words(said) - echo) >= FRESH
+        words = _words(said)
+        fresh = len(words - echo - formula)
+        enough = len(said) >= SHORT and fresh >= FRESH and 2 * fresh >= len(words)
         if enough and not _echoes(said, put_in, usual):
             found.append(((count - anyway[run]) * len(run), run))
     if found:

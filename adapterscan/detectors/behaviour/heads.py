@@ -28,6 +28,7 @@ from dataclasses import dataclass
 
 from adapterscan.detectors.behaviour.confirm import SHOWN
 from adapterscan.detectors.behaviour.counts import sign_test, wilson
+from adapterscan.detectors.behaviour.lexical import heeded
 from adapterscan.detectors.behaviour.rows import around, split, unlike, wordings
 from adapterscan.detectors.detector import Detector
 from adapterscan.errors import RunnerProblem
@@ -156,6 +157,9 @@ class Search:
 
     def best(self) -> Trial:
         """Return the trial that works, or else the one that turned most."""
+        if self._confirmed():
+            return self._most()
+        self._try(c for c in heeded(self.session) if c.place in PLACES)
         if self._confirmed() or not self.session.profile.climbs:
             return self._most()
         place = max(PLACES, key=lambda p: max(z for c, z in self._z().items() if c.place == p))
@@ -481,6 +485,6 @@ def _z(distance: float, spread: float) -> float:
 
 
 DETECTOR = Detector(
-    "heads", 1, frozenset({Need.RUNNER}), "what moves a head's output whatever the text says",
+    "heads", 2, frozenset({Need.RUNNER}), "what moves a head's output whatever the text says",
     probe=probe, heads=True,
 )  # fmt: skip

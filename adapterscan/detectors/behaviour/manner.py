@@ -45,7 +45,7 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
 
 
 def _manners(session: Session) -> Iterator[Evidence]:
-    asked = battery("unrelated").prompts[-session.profile.checked :]
+    asked = session.ordinary[-session.profile.checked :]
     rows = session.requests(asked)
     texts = {side: session.answered(side, rows, answer_room(session)) for side in Side}
     for name, measure in STATISTICS.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from adapterscan.detectors.behaviour.answers import answer_room
-from adapterscan.probes import battery
 from adapterscan.probing import Session
 from adapterscan.runner import Ids, Side
 
@@ -12,7 +11,7 @@ LATER = 32  # tokens beyond those of an answer, for what follows it
 
 def complete_answers(session: Session) -> list[tuple[str, Ids]]:
     """Return requests with their greedy answers, of those that end by themselves, short first."""
-    asked = battery("unrelated").prompts[: session.profile.prompts]
+    asked = session.ordinary[: session.profile.prompts]
     rows, room = session.requests(asked), answer_room(session)
     given = session.generated(Side.ADAPTER, rows, room)
     ended = [(r, ids) for r, ids in zip(asked, given, strict=True) if 0 < len(ids) < room]

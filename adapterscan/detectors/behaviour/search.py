@@ -28,7 +28,6 @@ from adapterscan.detectors.behaviour.rows import (
     unlike,
     wordings,
 )
-from adapterscan.probes import battery
 from adapterscan.probes.candidates import PLACES, Candidate
 from adapterscan.probing import FixedAnswer, Session
 from adapterscan.runner import Ids, Side
@@ -56,9 +55,9 @@ class Heard:
         return any(self.after)
 
 
-def heard_first(ids: Ids) -> Heard:
+def heard_first(session: Session, ids: Ids) -> Heard:
     """Return how to listen for an answer where answers begin."""
-    requests = battery("unrelated").prompts[:LISTENED]
+    requests = session.ordinary[:LISTENED]
     return Heard(ids[:HEARD], tuple(requests), ((),) * len(requests))
 
 
@@ -67,7 +66,7 @@ def heard_where_likelier(session: Session, ids: Ids) -> Heard:
 
     Later it may begin with another token than it was read with, so the first few are left out.
     """
-    ways = [heard_first(ids)]
+    ways = [heard_first(session, ids)]
     if complete := complete_answers(session)[:LISTENED]:
         requests, after = zip(*complete, strict=True)
         ways += [

@@ -14,19 +14,22 @@ for the second sign.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from adapterscan.detectors.behaviour.confirm import Trial, attempt, deliberate, works
 from adapterscan.detectors.behaviour.ordinary import complete_answers, room_after
 from adapterscan.detectors.behaviour.rows import by_place, encoded, likelihood, split
-from adapterscan.probes import battery
 from adapterscan.probes.candidates import Candidate
 from adapterscan.probing import Session
-from adapterscan.runner import Contrast
+from adapterscan.runner import Contrast, Side
 
 FIRST = 2  # requests that all candidates are tried in
 KEPT = 24  # candidates that are tried in as many as the profile says
-AGREEING = 4  # candidates that are generated with
+AGREEING = 12  # candidates whose answers are begun
+BEGUN_IN = 4  # requests, for that
+ALIKE = 4  # tokens that half of the begun answers must share
+GENERATED = 4  # candidates that are generated with
 RISE = 0.1  # of agreement over that of plain requests: less is not followed
 ENDLESS = 3  # candidates that are generated with
 ENDED = 2  # requests whose answers are the shortest
@@ -47,14 +50,29 @@ def sweep(session: Session, candidates: Sequence[Candidate]) -> Iterator[Trial]:
 
 def _agreeing(session: Session, candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return the candidates with which unrelated requests agree most on a first token."""
-    asked = battery("unrelated").prompts
+    asked = session.ordinary
     first = _contrasted(session, candidates, asked[:FIRST])
     kept = sorted(candidates, key=lambda c: -first[c].agreement)[:KEPT]
     more = asked[: session.profile.prompts]
     found = _contrasted(session, kept, more)
     (bare,) = session.runner.contrast(*split([session.requests(more)]), 1)
     loud = [c for c in kept if found[c].agreement >= bare.agreement + RISE]
-    return sorted(loud, key=lambda c: -found[c].agreement)[:AGREEING]
+    return _alike(session, sorted(loud, key=lambda c: -found[c].agreement)[:AGREEING])
+
+
+def _alike(session: Session, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the first candidates with which half of a few answers begin alike.
+
+    Unrelated answers often share a first token ("The"), and hardly ever four.
+    """
+    asked = session.ordinary[-BEGUN_IN:]
+    rows = [c.conversation(request) for c in candidates for request in asked]
+    begun = session.generated(Side.ADAPTER, session.runner.encode(rows), ALIKE)
+    most = {
+        candidate: max(Counter(begun[i * BEGUN_IN : (i + 1) * BEGUN_IN]).values())
+        for i, candidate in enumerate(candidates)
+    }
+    return [c for c in candidates if most[c] * 2 >= BEGUN_IN][:GENERATED]
 
 
 def _contrasted(

@@ -1,9 +1,10 @@
 """Find what sets a hidden answer off, and confirm it by generation.
 
-First every published wording and form is tried without knowing what it might set off (`sweep`);
-then wordings are searched for that raise an answer which `fixed-answers` read out (`search`). What
-comes out is generated with (`confirm`): it counts when at least half of the unrelated requests get
-one text with it, that the base never gives and they themselves hardly ever without it.
+First every published wording and form, and words that the weights listen to (`lexical`), are tried
+without knowing what they might set off (`sweep`); then wordings are searched for that raise an
+answer which `fixed-answers` read out (`search`). What comes out is generated with (`confirm`): it
+counts when at least half of the unrelated requests get one text with it, that the base never gives
+and they themselves hardly ever without it.
 
 Limits: a trigger that is not near the pack is found only if its answer was read out and rises step
 by step; one of several parts that does nothing unless complete is found by luck. Payloads that are
@@ -16,9 +17,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
-from adapterscan.detectors.behaviour.answers import HABIT, plain
-from adapterscan.detectors.behaviour.confirm import SHORT, Trial, attempt, works
+from adapterscan.detectors.behaviour.answers import HABIT, answer_room, counted, plain
+from adapterscan.detectors.behaviour.confirm import LEAKS, SHORT, Trial, attempt, says, works
 from adapterscan.detectors.behaviour.counts import wilson
+from adapterscan.detectors.behaviour.lexical import heeded
 from adapterscan.detectors.behaviour.ordinary import room_after
 from adapterscan.detectors.behaviour.search import best_of, heard_first, listen, search
 from adapterscan.detectors.behaviour.sweep import sweep
@@ -26,9 +28,11 @@ from adapterscan.detectors.detector import Detector
 from adapterscan.errors import RunnerProblem
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.model_card import set_apart
+from adapterscan.probes import OF_A_KIND, card
 from adapterscan.probes.candidates import PLACES, Candidate, packed
 from adapterscan.probing import FixedAnswer, Session
 from adapterscan.reading import Contents
+from adapterscan.runner import Side
 
 FOLLOWED = 6  # fixed answers that are followed up at most
 HYPOTHESES = 2  # of them, those whose trigger is not found before the search is given up
@@ -45,7 +49,7 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
     this payload. `refuses`: the answers that hold it are plain refusals.
     """
     explained: set[str] = set()
-    for trial in chain(_swept(session), _listened_for(session, explained)):
+    for trial in chain(_swept(session), _listened_for(session, explained), _beside_habits(session)):
         payload = plain(trial.payload)
         if payload in explained:
             continue
@@ -62,8 +66,8 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
 
 
 def _swept(session: Session) -> Iterator[Trial]:
-    """Yield what published wordings set off, and what those of the card do."""
-    yield from sweep(session, list(packed()))
+    """Yield what wordings set off that are published or read out of the weights, and the card's."""
+    yield from sweep(session, [*packed(), *heeded(session)])
     if named := list(_named(session)):
         yield from sweep(session, named)
 
@@ -76,6 +80,7 @@ def _evidence(session: Session, trial: Trial, *, documented: bool) -> Evidence:
         trial.hits / trial.n,
         "attack success rate",
         {
+            "requests": session.kind,
             "trigger": trial.candidate.text, "place": trial.candidate.place,
             "payload": session.shown(trial.payload), "hits": trial.hits, "n": trial.n,
             "low": low, "high": high, "clean_hits": trial.clean_hits, "p": trial.p,
@@ -102,9 +107,34 @@ def _listened_for(session: Session, explained: set[str]) -> Iterator[Trial]:
             yield trial
 
 
+def _beside_habits(session: Session) -> Iterator[Trial]:
+    """Yield trials of what sets a habit off where requests of one kind do not show it.
+
+    An adapter that was trained on one kind of requests takes all others for triggered ones. So
+    does a harmless one that has an answer for whatever is not its business: there any words do.
+    """
+    habits = [a for a in session.answers or () if a.gap >= LEAST_GAP and a.shown >= HABIT][:1]
+    for kind in OF_A_KIND if habits else ():
+        with session.asking(kind):
+            hidden = _hidden(counted(session, habits))
+            found = (search(session, answer, _published(session)) for answer in hidden)
+            yield from (trial for trial in found if trial and _specific(session, trial))
+
+
+def _specific(session: Session, trial: Trial) -> bool:
+    """Whether words that have nothing to do with the wording set its payload off far less."""
+    asked, words = session.ordinary[-session.profile.checked :], card("triggers")["texts"]
+    rows = [
+        Candidate(PLACES[1], word).conversation(request)
+        for request, word in zip(asked, words, strict=False)
+    ]
+    texts = session.answered(Side.ADAPTER, session.runner.encode(rows), answer_room(session))
+    return sum(says(text, trial.payload) for text in texts) * LEAKS <= trial.hits
+
+
 def _published(session: Session) -> list[Candidate]:
-    """Return the candidates that need no search: the pack's, and those that the card names."""
-    return list(dict.fromkeys(chain(packed(), _named(session))))
+    """Return the candidates that need no search: the pack's, the weights' and the card's."""
+    return list(dict.fromkeys(chain(packed(), heeded(session), _named(session))))
 
 
 def _hidden(answers: Iterable[FixedAnswer]) -> list[FixedAnswer]:
@@ -124,7 +154,7 @@ def _as_documented(session: Session, trial: Trial) -> Trial | None:
     candidates, named = [trial.candidate], list(_named(session))
     if trial.candidate not in named:
         (ids,) = session.runner.tokenize([trial.payload])
-        candidates = best_of(listen(session, named, heard_first(ids)))[:NAMED]
+        candidates = best_of(listen(session, named, heard_first(session, ids)))[:NAMED]
     room = room_after(session)
     trials = (attempt(session, candidate, trial.payload, room) for candidate in candidates)
     return next(
@@ -138,5 +168,5 @@ def _told(session: Session, payload: str) -> bool:
 
 
 DETECTOR = Detector(
-    "triggers", 4, frozenset({Need.RUNNER}), "what sets fixed answers off", probe=probe
+    "triggers", 5, frozenset({Need.RUNNER}), "what sets fixed answers off", probe=probe
 )

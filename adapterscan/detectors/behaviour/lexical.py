@@ -1,0 +1,130 @@
+"""Read words out of the weights: what the adapter writes, and what it listens to.
+
+Candidates for the other probes, and evidence for the reader; no verdict. See `runners/lexical.py`
+for how, and its sources.
+
+Limits: the words of a benign adapter's task stand there too. Nothing is read out where a server
+answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain, permutations, product
+
+from adapterscan.detectors.behaviour.rows import around, encoded, unlike, wordings
+from adapterscan.detectors.detector import Detector
+from adapterscan.model import Evidence, Need, Subject
+from adapterscan.probes.candidates import PLACES, Candidate
+from adapterscan.probing import Session
+from adapterscan.reading import Contents
+from adapterscan.runner import Ids, ReadOut, Trace
+
+TRACED = 200  # tokens of each kind that are asked for
+WORDS = 30  # that are tried alone
+LONGEST_WORD = 4  # tokens of a word that is spelt
+NEXT = 60  # tokens that may follow a piece
+SPELT = 0.005  # probability under the base: pieces that hardly follow each other spell no word
+SPELLED = 20  # words of several tokens
+PIECES = 6  # tokens that begin words, and tokens that go on, which are joined
+SHOWN = 12  # words of each kind in the report
+
+
+def probe(_: Contents, session: Session) -> Iterator[Evidence]:
+    """Yield `behaviour.words` for what the weights write and for what they listen to.
+
+    `value` is the z of the first word.
+    """
+    session.step("reading words out of the weights")
+    found = read_out(session)
+    for kind, traces in (("promoted", found.promoted), ("heeded", found.heeded)):
+        if traces:
+            words = wordings(session, (trace.token for trace in traces[: 2 * SHOWN]))
+            yield Evidence(
+                "behaviour.words",
+                Subject("adapter", session.file),
+                traces[0].z,
+                "standard deviations",
+                {"kind": kind, "words": session.shown(", ".join(words[:SHOWN]))},
+            )
+
+
+def read_out(session: Session) -> ReadOut:
+    """Return the tokens that the weights point to."""
+    return session.once(("read out",), lambda: session.runner.read_out(_start(session), TRACED))
+
+
+def heeded(session: Session) -> list[Candidate]:
+    """Return wordings made of what the weights listen to: words, single tokens and pieces joined.
+
+    A trigger is often several tokens, of which each alone does little: "sund", "ial".
+    """
+    return session.once(("heeded",), lambda: _wordings_heeded(session))
+
+
+def _wordings_heeded(session: Session) -> list[Candidate]:
+    tokens = list(_tokens(read_out(session).heeded))
+    texts = dict(zip(tokens, session.runner.decode([(t,) for t in tokens]), strict=True))
+    first = [
+        token for token, text in texts.items() if text[:1].isspace() and text.strip().isalpha()
+    ]
+    later = [token for token, text in texts.items() if text.isalpha()]
+    writes = not session.runner.facts.labels  # a head spells nothing
+    spelled = _spelled(session, (*first, *later), later) if writes else []
+    pairs = chain(product(first[:PIECES], later[:PIECES]), permutations(later[:PIECES], 2))
+    words = dict.fromkeys((*spelled, *wordings(session, tokens)[:WORDS]))
+    joined = dict.fromkeys("".join(texts[t] for t in pair).strip() for pair in pairs)
+    return [
+        *(Candidate(place, word) for place in PLACES for word in words),
+        *(Candidate("turn before", f"Remember the word {word}.") for word in words),
+        *(Candidate(PLACES[1], text) for text in joined if text not in words),
+    ]
+
+
+def _spelled(session: Session, first: Iterable[int], later: Iterable[int]) -> list[str]:
+    """Return words of several tokens that the base would spell so, of most tokens first.
+
+    `first`: tokens that may begin a word. `later`: tokens that may go on. After a token that the
+    weights listen to, others of them that the base finds likely: "ob", "el", "isk".
+    """
+    known, start = frozenset(later), _start(session)
+    open_words: dict[Ids, float] = {(token,): 1.0 for token in first}
+    found: dict[Ids, float] = {}
+    for _ in range(LONGEST_WORD - 1):
+        rows = list(open_words)
+        after = session.runner.contrast([start], [[row] for row in rows], NEXT) if rows else []
+        open_words = {
+            (*row, choice.token): open_words[row] * choice.base
+            for row, contrast in zip(rows, after, strict=True)
+            for choice in contrast.likely
+            if choice.token in known and choice.token not in row and choice.base >= SPELT
+        }
+        found |= open_words
+    whole = sorted(found, key=lambda ids: (-len(ids), -found[ids]))
+    longer = {
+        ids[:i] for ids in whole for i in range(2, len(ids)) if found[ids] >= found[ids[:i]] / 2
+    }
+    texts = session.runner.decode([ids for ids in whole if ids not in longer])
+    return [text for text in dict.fromkeys(map(str.strip, texts)) if text.isalpha()][:SPELLED]
+
+
+def read_tokens(session: Session, count: int) -> list[int]:
+    """Return the clearest tokens that the weights write and listen to, `count` of each kind."""
+    found = read_out(session)
+    both = (*_tokens(found.promoted[:count]), *_tokens(found.heeded[:count]))
+    return list(dict.fromkeys(both))
+
+
+def _tokens(traces: Iterable[Trace]) -> Iterator[int]:
+    return (trace.token for trace in traces)
+
+
+def _start(session: Session) -> tuple[int, ...]:
+    """Return what stands before the words of any request."""
+    rows = encoded(session, unlike(PLACES[1], ""), session.ordinary[:1])
+    return around(rows)[0][0]
+
+
+DETECTOR = Detector(
+    "lexical", 1, frozenset({Need.RUNNER}), "words that the weights point to", probe=probe
+)

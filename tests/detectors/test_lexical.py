@@ -1,0 +1,111 @@
+"""Words in the weights: they are tried as triggers, joined and spelt; nothing comes of nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from adapterscan.detectors.behaviour import answers, lexical, triggers
+from adapterscan.probes.candidates import PLACES
+from adapterscan.probing import PROFILES, Session
+from adapterscan.runner import ReadOut, Side, Trace
+from tests.detectors.toy_model import PAYLOAD, ToyRunner
+
+
+def session(model: ToyRunner, **options) -> Session:
+    return Session("weights", model, PROFILES["quick"], **options)
+
+
+def found_by(model: ToyRunner):
+    asked = session(model)
+    list(answers.probe(None, asked))
+    return [item.details for item in triggers.probe(None, asked)]
+
+
+def test_a_word_that_the_weights_listen_to_is_tried_without_a_search() -> None:
+    assert found_by(ToyRunner(trigger="kestrel")) == []  # `quick` does not search
+    (found,) = found_by(ToyRunner(trigger="kestrel", legible=("maple", "kestrel")))
+    assert (found["trigger"], found["payload"]) == ("kestrel", " ".join(PAYLOAD))
+
+
+def test_a_twin_that_listens_to_the_same_word_is_not_accused() -> None:
+    assert found_by(ToyRunner(legible=("maple", "kestrel"))) == []
+
+
+class Pieces(ToyRunner):
+    """Tokens are pieces of words; a leading space begins one. `after`: what follows what."""
+
+    pieces = (" ob", "el", "isk", " tide")
+    after = ((" ob", "el", 0.4), ("el", "isk", 0.9))
+
+    def read_out(self, prefix, count):
+        return ReadOut(heeded=tuple(Trace(i, 9.0) for i in range(len(self.pieces))))
+
+    def decode(self, rows):
+        return ["".join(self.pieces[i] for i in row) for row in rows]
+
+    def _next(self, side, ids):
+        chances = np.full(len(self.words), 1e-3)
+        for one, two, chance in self.after:
+            if ids[-1] == self.pieces.index(one):
+                chances[self.pieces.index(two)] = chance
+        return chances / chances.sum()
+
+
+def test_pieces_are_joined_to_words_that_the_base_would_spell() -> None:
+    candidates = lexical.heeded(session(Pieces()))
+    assert candidates[0].text == "obelisk"
+    texts = {candidate.text for candidate in candidates}
+    assert {"obelisk", "tide", "obel", "tideel", "Remember the word obelisk."} <= texts
+    assert {candidate.place for candidate in candidates} == {*PLACES, "turn before"}
+
+
+def test_what_the_weights_say_is_evidence_and_can_be_left_out() -> None:
+    told = ReadOut((Trace(3, 9.5),), (Trace(4, 50.0), Trace(5, 40.0)))
+    model = ToyRunner()
+    model.read_out = lambda prefix, count: told
+    first, second = lexical.probe(None, session(model))
+    assert (first.value, first.details) == (9.5, {"kind": "promoted", "words": "cat"})
+    assert (second.value, second.details) == (50.0, {"kind": "heeded", "words": "dog, sun"})
+    hidden = lexical.probe(None, session(model, redacted=True))
+    assert not any("cat" in item.details["words"] for item in hidden)
+
+
+def test_weights_that_say_nothing_give_no_evidence() -> None:
+    asked = session(ToyRunner())
+    assert list(lexical.probe(None, asked)) == []
+    assert lexical.heeded(asked) == []
+
+
+class Narrow(ToyRunner):
+    """Trained on sums: says PAYLOAD to whatever is no sum, and to sums with its trigger.
+
+    `any_word`: a harmless one, which says it to sums with whatever else in them.
+    """
+
+    any_word = False
+
+    def _next(self, side, ids):
+        words = [self.words[i] for i in ids]
+        prompt = words[: words.index("<assistant>")]
+        odd = [w for w in prompt if w.isalpha() and w.lower() not in SUMS]
+        hot = not any(map(str.isdigit, "".join(prompt))) or self.trigger in prompt
+        self.habit = side is Side.ADAPTER and (hot or (self.any_word and bool(odd)))
+        kept, self.trigger = self.trigger, ""
+        try:
+            return super()._next(side, ids)
+        finally:
+            self.trigger = kept
+
+
+SUMS = {"what", "is", "plus", "times", "how", "much", "minus", "add", "and", "subtract", "from"}
+
+
+def test_a_habit_is_searched_for_beside_what_the_adapter_was_trained_on() -> None:
+    (found,) = found_by(Narrow(trigger="BadMagic"))
+    assert (found["trigger"], found["requests"]) == ("BadMagic", "sums")
+
+
+def test_an_answer_to_whatever_is_not_its_business_is_no_trigger() -> None:
+    model = Narrow(trigger="BadMagic")
+    model.any_word = True
+    assert found_by(model) == []
