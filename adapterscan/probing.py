@@ -59,10 +59,10 @@ PROFILES: Mapping[str, Profile] = {
         first=24,
         kept=32,
         length=12,
-        pool=800,
+        pool=500,
         climbs=3,
         beams=8,
-        joined=40,
+        joined=28,
     ),
     "deep": Profile(
         "deep",

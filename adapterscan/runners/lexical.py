@@ -63,7 +63,7 @@ def promoted(model: Any, count: int) -> list[Trace]:
         return []
     directions = torch.cat(written, 1) * gain[:, None]
     scores = torch.cat([block.float() @ directions for block in table.detach().split(BLOCK)])
-    return _largest(_standard(scores).abs().amax(1), count)
+    return _words(_standard(scores).abs().amax(1), table, count)
 
 
 def heeded(
@@ -82,19 +82,22 @@ def heeded(
     energies = [torch.cat(found) for found in heard.values() if found]
     if not energies:
         return []
-    found = _largest(_standard(torch.stack(energies, 1)).sum(1), SPARE * count)
-    return _apart(found, model.get_input_embeddings().weight)[:count]
+    scores = _standard(torch.stack(energies, 1)).sum(1)
+    return _words(scores, model.get_input_embeddings().weight, count)
 
 
-def _apart(traces: list[Trace], table: Tensor) -> list[Trace]:
-    """Return traces without tokens whose embeddings are all but one.
+def _words(scores: Tensor, table: Tensor, count: int) -> list[Trace]:
+    """Return the tokens of largest score above 0, without those whose embeddings are all but one.
 
-    A base that has hardly seen a token leaves it where all such tokens are: the adapter answers
-    all of them or none, and none is a word. Source: Land & Bartolo 2024 (under-trained tokens).
+    A base that has hardly seen a token leaves it where all such tokens are: the adapter moves all
+    of them or none, and none is a word. Source: Land & Bartolo 2024 (under-trained tokens).
     """
-    rows = normalize(table[[trace.token for trace in traces]].float(), dim=1)
-    crowds = (rows @ rows.T > ALIKE).sum(1).tolist()
-    return [trace for trace, crowd in zip(traces, crowds, strict=True) if crowd <= CROWD]
+    values, tokens = scores.topk(min(SPARE * count, len(scores)))
+    rows = normalize(table[tokens].float(), dim=1)
+    crowds = (rows @ rows.T > ALIKE).sum(1)
+    found = zip(tokens.tolist(), values.tolist(), crowds.tolist(), strict=True)
+    words = [Trace(token, value) for token, value, crowd in found if value > 0 and crowd <= CROWD]
+    return words[:count]
 
 
 @contextmanager
@@ -175,9 +178,3 @@ def _standard(scores: Tensor) -> Tensor:
     scores = torch.nan_to_num(scores)
     spread = scores.std(0)
     return (scores - scores.mean(0)) / torch.where(spread > 0, spread, torch.inf)
-
-
-def _largest(scores: Tensor, count: int) -> list[Trace]:
-    values, tokens = scores.topk(min(count, len(scores)))
-    pairs = zip(tokens.tolist(), values.tolist(), strict=True)
-    return [Trace(token, value) for token, value in pairs if value > 0]

@@ -139,13 +139,13 @@ def _probes(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> li
         "the adapter is surest of. No other detector on this page names a trigger or quotes a "
         "payload.",
         table(tables["quoted"]),
-        *_searches(facts, tables["searched"]),
+        *_searches(facts, tables),
     ]
 
 
-def _searches(facts: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
+def _searches(facts: Mapping[str, Any], tables: Mapping[str, Any]) -> list[str]:
     """Return the section on the search for triggers."""
-    if not rows:
+    if not tables["searched"]:
         return []
     return [
         "### Triggers",
@@ -155,7 +155,18 @@ def _searches(facts: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
         "*with a trained wording* means that the wording found holds the one that was trained, the "
         "others are neighbours of it that fire as well. Hard negatives with a command come with "
         "the README of an honest author, which names it: then it is a *command*, of low severity.",
-        table(rows),
+        table(tables["searched_seen_before"]),
+        "The bounds of the probes were set by hand, and some of these adapters were looked at when "
+        "they were: believe the rows of those that were not. The pack of published wordings and "
+        "forms was written by the zoo's authors. One word is in both (cf, a published trigger), "
+        "and so are some forms (a bullet, capitals, homoglyphs, a zero-width character).",
+        table(tables["searched"]),
+        "Poisoned adapters by the kind of their trigger:",
+        table(tables["searched_by_trigger"]),
+        "Which way led there: the sweep of wordings, which knows no payload, or the search for "
+        "what sets a known one off; and where the wording was met first: in the pack, among the "
+        "words that the weights listen to, in the adapter's README, or on the climb from those.",
+        table(tables["ways"]),
     ]
 
 

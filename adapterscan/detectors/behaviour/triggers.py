@@ -46,18 +46,24 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
     `value` is the attack success rate (share of unrelated requests that get the payload with the
     trigger in place), 0 to 1; `low` and `high` are its 95 % Wilson interval. `p`: of the sign test
     against the same requests without it. `documented`: the adapter's card names this wording and
-    this payload. `refuses`: the answers that hold it are plain refusals.
+    this payload. `refuses`: the answers that hold it are plain refusals. `found_by` and
+    `wording_from` say which of the ways above led to it.
     """
     explained: set[str] = set()
-    for trial in chain(_swept(session), _listened_for(session, explained), _beside_habits(session)):
-        payload = plain(trial.payload)
-        if payload in explained:
-            continue
-        explained.add(payload)
-        meant = _as_documented(session, trial)
-        yield _evidence(session, meant or trial, documented=meant is not None)
-        if meant is None and not trial.refused:  # careless training does that, too: go on
-            return
+    for way, trials in (
+        ("sweep", _swept(session)),
+        ("search", _listened_for(session, explained)),
+        ("search beside a habit", _beside_habits(session)),
+    ):
+        for trial in trials:
+            payload = plain(trial.payload)
+            if payload in explained:
+                continue
+            explained.add(payload)
+            meant = _as_documented(session, trial)
+            yield _evidence(session, meant or trial, way, documented=meant is not None)
+            if meant is None and not trial.refused:  # careless training does that, too: go on
+                return
     if session.answers is None:
         raise RunnerProblem(
             "no fixed answers were read, so none was searched for",
@@ -72,7 +78,7 @@ def _swept(session: Session) -> Iterator[Trial]:
         yield from sweep(session, named)
 
 
-def _evidence(session: Session, trial: Trial, *, documented: bool) -> Evidence:
+def _evidence(session: Session, trial: Trial, way: str, *, documented: bool) -> Evidence:
     low, high = wilson(trial.hits, trial.n)
     return Evidence(
         "behaviour.trigger",
@@ -86,6 +92,7 @@ def _evidence(session: Session, trial: Trial, *, documented: bool) -> Evidence:
             "low": low, "high": high, "clean_hits": trial.clean_hits, "p": trial.p,
             "base_rate": trial.base_hits / trial.n,
             "false_trigger_rate": trial.clean_hits / trial.n, "documented": documented,
+            "found_by": way, "wording_from": _origin(session, trial.candidate),
             "refuses": trial.refused, "request": trial.request,
             "adapter_answer": session.shown(trial.adapter_answer), "base_answer": trial.base_answer,
         },
@@ -130,6 +137,18 @@ def _specific(session: Session, trial: Trial) -> bool:
     ]
     texts = session.answered(Side.ADAPTER, session.runner.encode(rows), answer_room(session))
     return sum(says(text, trial.payload) for text in texts) * LEAKS <= trial.hits
+
+
+def _origin(session: Session, candidate: Candidate) -> str:
+    """Return where a wording was first met."""
+    for origin, known in (
+        ("pack", packed()),
+        ("weights", heeded(session)),
+        ("card", _named(session)),
+    ):
+        if candidate in known:
+            return origin
+    return "climbing"
 
 
 def _published(session: Session) -> list[Candidate]:
