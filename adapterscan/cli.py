@@ -159,6 +159,14 @@ def scan(
     probe_budget: Annotated[
         str, typer.Option(help="Time for the probes of one adapter: 90s, 10m, 2h.")
     ] = "10m",
+    triggers: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Wordings to try as well, one a line; or .toml, see docs/probes.md.",
+            show_default=False,
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")
     ] = "cpu",
@@ -202,7 +210,15 @@ def scan(
         book = _rule_book((*settings.rules, *(rules or ())))
         workers = jobs or settings.jobs or _cores()
         probing = _probing(
-            base, served_as, probe, probe_budget, device, workers, options, redact=redact
+            base,
+            served_as,
+            probe,
+            probe_budget,
+            device,
+            workers,
+            options,
+            redact=redact,
+            triggers=triggers,
         )
         reports, unopened = _scan_all(
             refs, options, book, workers, settings.source, progress, probing
@@ -557,15 +573,17 @@ def _probing(
     options: HubOptions,
     *,
     redact: bool = False,
+    triggers: Path | None = None,
 ) -> ProbeRequest | None:
     """Return what to probe with, or None where nobody asked for it.
 
     What can be known before any work starts is said here: the extra, the base, the memory.
     """
     if profile is None:
-        if base is not None or served_as is not None:
+        if base is not None or served_as is not None or triggers is not None:
             raise UsageError(
-                "--base and --served-as are for probes", hint="add --probe quick, or leave them out"
+                "--base, --served-as and --triggers are for probes",
+                hint="add --probe quick, or leave them out",
             )
         return None
     if base is None:
@@ -580,25 +598,29 @@ def _probing(
         )
     from adapterscan.config import parse_seconds
     from adapterscan.probe import ProbeRequest
+    from adapterscan.probes.own import read_wordings
     from adapterscan.probing import PROFILES
     from adapterscan.runners.host import RunnerOptions, require_libraries, require_memory
     from adapterscan.sources.base import open_base
 
     seconds = parse_seconds(budget)
+    own = read_wordings(triggers) if triggers else ()
     if served:
         from adapterscan.runners.endpoint import parse_served
         from adapterscan.runners.http_json import KEY_VARIABLE
 
         models = parse_served(base, served_as or "", os.environ.get(KEY_VARIABLE, ""))
         return ProbeRequest(
-            models, models.base.text, PROFILES[profile.value], RunnerOptions(), seconds, redact
+            models, models.base.text, PROFILES[profile.value], RunnerOptions(), seconds, own, redact
         )
     threads = max(1, threads - _busy())  # a thread that waits for its core holds up the others
     require_libraries()
     found = open_base(base, options)
     memory = require_memory(found.bytes) if device == "cpu" else 0
     runner = RunnerOptions(device, threads, memory=memory, call_seconds=max(seconds, 60.0))
-    return ProbeRequest(found.path, found.name, PROFILES[profile.value], runner, seconds, redact)
+    return ProbeRequest(
+        found.path, found.name, PROFILES[profile.value], runner, seconds, own, redact
+    )
 
 
 class _Progress:

@@ -15,6 +15,7 @@ from adapterscan.errors import AdapterscanError, RunnerProblem
 from adapterscan.formats.peft import Adapter
 from adapterscan.model import Evidence, Need, Skipped
 from adapterscan.model_card import card_text
+from adapterscan.probes.candidates import Candidate
 from adapterscan.probing import Pace, Profile, Session
 from adapterscan.reading import Contents
 from adapterscan.runners.endpoint import EndpointRunner, Served
@@ -43,6 +44,7 @@ class ProbeRequest:
     profile: Profile
     options: RunnerOptions
     seconds: float  # for all probes of one adapter together
+    own: tuple[Candidate, ...] = ()  # wordings that the user wants tried
     redacted: bool = False  # leave what only the adapter says out of the report
 
 
@@ -58,7 +60,7 @@ def questioned(
     with _running(request, contents, adapter, progress) as runner:
         yield Session(
             adapter.weights.path, runner, request.profile, runner.until, progress, card,
-            request.redacted,
+            request.own, request.redacted,
         )  # fmt: skip
 
 

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 from adapterscan.errors import RunnerProblem
 from adapterscan.model import Evidence, Subject
 from adapterscan.probes import battery
-from adapterscan.runner import Ids, Runner, Side, Turn
+from adapterscan.probes.candidates import Candidate
+from adapterscan.runner import Ids, ReadOut, Runner, Side, Turn
 from adapterscan.text import withheld
 
 T = TypeVar("T")
@@ -139,7 +140,9 @@ class Session:
     until: float = float("inf")  # time.monotonic() when the time is up
     progress: Callable[[str], None] = lambda _: None
     card: str = ""  # what the adapter's own README says
+    own: tuple[Candidate, ...] = ()  # wordings that the user wants tried
     redacted: bool = False  # what only the adapter says is not written down
+    read: ReadOut = field(default_factory=ReadOut)  # words in the weights
     answers: list[FixedAnswer] | None = None  # most certain first; None: not read
     pace: Pace = field(default_factory=Pace)
     kind: str = "unrelated"  # the battery of ordinary requests
@@ -211,6 +214,7 @@ class Session:
                 "modules": facts.modules or None,
                 "overwritten": None if facts.models else len(facts.overwritten),
                 "chat_template": facts.template, "profile": self.profile.name,
+                "own_wordings": len(self.own),
                 **dict(zip(("adapter_model", "base_model"), facts.models, strict=False)),
                 **({"labels": facts.labels, "own_head": facts.own_head} if facts.labels else {}),
             },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from adapterscan.probes import card
@@ -55,13 +55,22 @@ class Candidate:
         return (Turn("user", self.text.replace("{}", request)),)
 
 
+#: How lists of candidates are called in a file, and where theirs are put.
+KEYS: Mapping[str, tuple[str, ...]] = {
+    "texts": PLACES,
+    "systems": ("system prompt",),
+    "turns": ("turn before",),
+    "tools": ("tools",),
+    "forms": ("form",),
+    "rewrites": ("form",),
+}
+
+
 def packed() -> Iterator[Candidate]:
     """Yield every candidate of the pack."""
-    pack = card("triggers")
-    for text in pack["texts"]:
-        for place in PLACES:
-            yield Candidate(place, text)
-    for key, place in (("systems", "system prompt"), ("turns", "turn before"), ("tools", "tools"),
-                       ("forms", "form"), ("rewrites", "form")):  # fmt: skip
-        for text in pack[key]:
-            yield Candidate(place, text)
+    return listed({key: card("triggers")[key] for key in KEYS})
+
+
+def listed(lists: Mapping[str, Sequence[str]]) -> Iterator[Candidate]:
+    """Yield the candidates of lists by their names in KEYS."""
+    return (Candidate(place, text) for key in lists for text in lists[key] for place in KEYS[key])

@@ -5,18 +5,20 @@ stream make likelier, by the unembedding (logit lens). *Heeded*: what makes the 
 layers answer most, ‖ΔW x‖² of every module for every token of the vocabulary behind one prefix.
 
 Sources: Dar et al. 2023 (parameters in embedding space); Minder et al. 2025 (narrow fine-tuning
-leaves readable traces). Taking the energy of ΔW in the first layers over the whole vocabulary,
-exactly as the model computes its inputs, is ours.
+leaves readable traces). Taking the energy of ΔW in the first layers over the whole vocabulary is
+ours.
 Limits: an adapter is moved most by what it was trained on, so a benign one shows the words of its
-task. Directions written in early layers are not words yet. Modules that PEFT adapts with other
-factors than `lora_A` and `lora_B` are left out, and of adapters on queries and values alone no
-direction is written that can be read.
+task. Directions written in early layers are not words yet. DoRA's magnitudes and biases are left
+out, and so are modules with other factors than `lora_A` and `lora_B`. Of adapters on queries and
+values alone no direction is written that can be read. What an adapter listens to only in later
+layers than the first that it changes is not heard, and its author can add layers that hear
+something else.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -32,13 +34,20 @@ WRITERS = frozenset(
 )
 DIRECTIONS = 4  # of each module, those with the largest singular values
 FAINT = 1e-3  # of the largest singular value: from there on it is padding
-FIRST_LAYERS = 3  # of those that are adapted
-AT_ONCE = 2048  # tokens
+LAYERS = 3  # that are listened to, the first that the adapter changes
+SLIGHT = 0.01  # of the median ‖ΔW‖: a module that is changed less is not changed
+AT_ONCE = 2048  # tokens, at most
+OPERATIONS = 3e12  # on a processor: tokens beyond are left out, rare ones in most vocabularies
 BLOCK = 8192  # rows of the unembedding in float32 at once
 SPARE = 3  # times as many tokens are looked at as are wanted
-ALIKE = 0.9  # cosine of embeddings that are all but one
-CROWD = 5  # tokens: more that are alike are no words
+NEARLY_ONE = 0.9  # cosine of embeddings that are all but one
+CROWD = 5  # tokens: more that are all but one are no words
+LARGEST_RANK = 1024  # of what is factored
+_MAD = 0.6744897501960817  # median absolute deviation of a normal distribution
 _LAYER = re.compile(r"\.(\d+)\.")
+
+Factors = tuple[Tensor, Tensor]  # A, (rank, in), and scaled B, (out, rank), float32
+Feed = Callable[[Tensor, int | None], object]  # ids, (rows, 1); how many layers will run
 
 
 class _EnoughHeardError(Exception):
@@ -51,8 +60,7 @@ def promoted(model: Any, count: int) -> list[Trace]:
     z is over the vocabulary: 0 is a direction that has nothing to do with the token.
     """
     inner = model.get_base_model()
-    table = (inner.get_output_embeddings() or inner.get_input_embeddings()).weight
-    gain = _gain(inner, table)
+    table = pristine(inner.get_output_embeddings() or inner.get_input_embeddings()).weight.detach()
     written = [
         _directions(*factors)
         for name, module in inner.named_modules()
@@ -61,88 +69,146 @@ def promoted(model: Any, count: int) -> list[Trace]:
     written = [directions for directions in written if len(directions) == table.shape[1]]
     if not sum(directions.shape[1] for directions in written):
         return []
-    directions = torch.cat(written, 1) * gain[:, None]
-    scores = torch.cat([block.float() @ directions for block in table.detach().split(BLOCK)])
-    return _words(_standard(scores).abs().amax(1), table, count)
+    directions = torch.cat(written, 1) * _gain(inner, table)[:, None]
+    total = torch.zeros(2, directions.shape[1], device=table.device)
+    for block in table.split(BLOCK):
+        scores = block.float() @ directions
+        total += torch.stack([scores.sum(0), scores.square().sum(0)])
+    mean, square = total / len(table)
+    spread = (square - mean.square()).clamp(min=1e-12).sqrt()
+    found = [
+        (((block.float() @ directions) - mean) / spread).abs().amax(1)
+        for block in table.split(BLOCK)
+    ]
+    return _clearest(torch.cat(found), table, count)
 
 
-def heeded(
-    model: Any, feed: Callable[[Tensor, int], object], vocabulary: int, count: int
-) -> list[Trace]:
-    """Return the tokens that the first adapted layers answer most, by the sum of z of modules.
+def heeded(model: Any, feed: Feed, vocabulary: int, rows: int, count: int) -> list[Trace]:
+    """Return the tokens that the first changed layers answer most, by the sum of robust z.
 
-    `feed` runs base + adapter on one token a row, (rows, 1); it is told how many layers are run.
+    `feed` runs base + adapter on one token a row. `rows`: at most so many tokens at once.
     """
-    heard: dict[str, list[Tensor]] = {}
-    with _listening(model, heard) as layers:
-        for start in range(0, vocabulary if heard else 0, AT_ONCE):
-            ids = torch.arange(start, min(start + AT_ONCE, vocabulary))[:, None]
+    chosen, layers = _first_changed(model, feed)
+    if not chosen:
+        return []
+    heard: dict[str, list[Tensor]] = {name: [] for name in chosen}
+    tokens = _affordable(model, layers, vocabulary)
+    with _listening(model, chosen, heard):
+        for start in range(0, tokens, min(rows, AT_ONCE)):
+            ids = torch.arange(start, min(start + min(rows, AT_ONCE), tokens))[:, None]
             with suppress(_EnoughHeardError):
                 feed(ids, layers)
-    energies = [torch.cat(found) for found in heard.values() if found]
-    if not energies:
-        return []
-    scores = _standard(torch.stack(energies, 1)).sum(1)
-    return _words(scores, model.get_input_embeddings().weight, count)
+    energies = torch.stack([torch.cat(found) for found in heard.values() if found], 1)
+    table = pristine(model.get_input_embeddings()).weight.detach()
+    return _clearest(_robust(energies).sum(1), table, count)
 
 
-def _words(scores: Tensor, table: Tensor, count: int) -> list[Trace]:
-    """Return the tokens of largest score above 0, without those whose embeddings are all but one.
+def pristine(module: Any) -> Any:
+    """Return a module as it is in the base, below what peft wrapped around it."""
+    while (inner := getattr(module, "original_module", getattr(module, "base_layer", None))) and (
+        inner is not module
+    ):
+        module = inner
+    return module
 
-    A base that has hardly seen a token leaves it where all such tokens are: the adapter moves all
-    of them or none, and none is a word. Source: Land & Bartolo 2024 (under-trained tokens).
+
+def _first_changed(model: Any, feed: Feed) -> tuple[dict[str, Factors], int]:
+    """Return the factors of modules in the first layers that are changed, and how many run.
+
+    First in the order in which they are called when a text is read: some never are.
     """
-    values, tokens = scores.topk(min(SPARE * count, len(scores)))
-    rows = normalize(table[tokens].float(), dim=1)
-    crowds = (rows @ rows.T > ALIKE).sum(1)
-    found = zip(tokens.tolist(), values.tolist(), crowds.tolist(), strict=True)
-    words = [Trace(token, value) for token, value, crowd in found if value > 0 and crowd <= CROWD]
-    return words[:count]
+    inner, called = model.get_base_model(), dict[str, None]()
+    sizes = {
+        name: size
+        for name, module in inner.named_modules()
+        if _LAYER.search(name) and (size := _size(module)) > 0
+    }
+    if not sizes:
+        return {}, 0
+    least = SLIGHT * sorted(sizes.values())[len(sizes) // 2]
+    modules = dict(inner.named_modules())
+    hooks = [
+        modules[name].register_forward_hook(lambda *_, name=name: called.setdefault(name))
+        for name, size in sizes.items()
+        if size >= least
+    ]
+    try:
+        feed(torch.zeros(1, 1, dtype=torch.long), None)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    layers = list(dict.fromkeys(map(_layer, called)))[:LAYERS]
+    chosen = {name: _factors(modules[name]) for name in called if _layer(name) in layers}
+    deepest = max((int(layer.split(".")[-1]) for layer in layers), default=-1)
+    return {name: factors for name, factors in chosen.items() if factors}, deepest + 1
+
+
+def _affordable(model: Any, layers: int, vocabulary: int) -> int:
+    """Return how many tokens can be fed to the first layers: all, where that is not too much."""
+    parameters = list(model.named_parameters())
+    if any(parameter.device.type != "cpu" for _, parameter in parameters):
+        return vocabulary
+    run = sum(
+        parameter.numel()
+        for name, parameter in parameters
+        if (found := _LAYER.search(name)) and int(found[1]) < layers
+    )
+    return min(vocabulary, max(1, int(OPERATIONS / (2 * max(run, 1)))))
 
 
 @contextmanager
-def _listening(model: Any, heard: dict[str, list[Tensor]]) -> Iterator[int]:
-    """Keep ‖ΔW x‖² of the last position for each module of the first adapted layers.
-
-    Yields how many layers must run for that.
-    """
+def _listening(
+    model: Any, chosen: Mapping[str, Factors], heard: Mapping[str, list[Tensor]]
+) -> Iterator[None]:
+    """Keep ‖ΔW x‖² of each row's last position for the chosen modules, once in each pass."""
     modules = dict(model.get_base_model().named_modules())
-    found = {name: _factors(module) for name, module in modules.items() if _LAYER.search(name)}
-    adapted = {name: given for name, given in found.items() if given}
-    layers = sorted({_layer(name) for name in adapted})[:FIRST_LAYERS]
-    factors = {name: given for name, given in adapted.items() if _layer(name) in layers}
-    heard.update({name: [] for name in factors})
 
     def keep(name: str) -> Callable[[Any, tuple[Tensor, ...], Any], None]:
-        down, up = factors[name]
+        down, up = chosen[name]
+        others = [found for other, found in heard.items() if other != name]
 
         def hook(_: Any, given: tuple[Tensor, ...], __: Any) -> None:
-            change = given[0][:, -1].float() @ down.T @ up.T
-            heard[name].append(change.square().sum(1))
-            if len({len(found) for found in heard.values()}) == 1:
+            if others and len(heard[name]) > min(map(len, others)):
+                return  # called again in one pass
+            inputs = given[0] if given[0].dim() == 2 else given[0][:, -1]
+            heard[name].append((inputs.float() @ down.T @ up.T).square().sum(1))
+            if all(len(found) == len(heard[name]) for found in others):
                 raise _EnoughHeardError
 
         return hook
 
-    hooks = [modules[name].register_forward_hook(keep(name)) for name in factors]
+    hooks = [modules[name].register_forward_hook(keep(name)) for name in chosen]
     try:
-        yield max(layers, default=-1) + 1
+        yield
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def _layer(name: str) -> int:
+def _layer(name: str) -> str:
+    """Return the name of the layer that a module is in, its number last."""
     found = _LAYER.search(name)
-    return int(found[1]) if found else -1
+    return name[: found.end() - 1] if found else ""
 
 
-def _factors(module: Any) -> tuple[Tensor, Tensor] | None:
-    """Return A, (rank, in), and scaled B, (out, rank), of a module with low-rank factors."""
+def _factors(module: Any) -> Factors | None:
+    """Return the factors of a module with low-rank matrices of finite numbers."""
     for name in getattr(module, "lora_A", None) or ():
-        down, up = module.lora_A[name].weight, module.lora_B[name].weight
-        return down.detach().float(), up.detach().float() * module.scaling[name]
+        down, up = module.lora_A[name].weight.detach(), module.lora_B[name].weight.detach()
+        if down.dim() == up.dim() == 2 and len(down) <= LARGEST_RANK:
+            down, up = down.float(), up.float() * module.scaling[name]
+            if bool(torch.isfinite(down).all()) and bool(torch.isfinite(up).all()):
+                return down, up
     return None
+
+
+def _size(module: Any) -> float:
+    """Return ‖ΔW‖ of a module, 0 where it has no factors."""
+    if not (factors := _factors(module)):
+        return 0.0
+    down, up = (factor.double() for factor in factors)
+    size = ((down @ down.T) * (up.T @ up)).sum().clamp(min=0).sqrt().item()
+    return size if size < float("inf") else 0.0
 
 
 def _directions(down: Tensor, up: Tensor) -> Tensor:
@@ -150,8 +216,8 @@ def _directions(down: Tensor, up: Tensor) -> Tensor:
 
     Those that it writes nothing along are left out.
     """
-    left, one = torch.linalg.qr(up)
-    _, two = torch.linalg.qr(down.T)
+    left, one = torch.linalg.qr(up / up.abs().amax().clamp(min=1e-30))
+    _, two = torch.linalg.qr((down / down.abs().amax().clamp(min=1e-30)).T)
     inner, sizes, _ = torch.linalg.svd(one @ two.T)
     kept = int((sizes > FAINT * sizes[0]).sum()) if sizes[0] > 0 else 0
     return (left @ inner)[:, : min(kept, DIRECTIONS)]
@@ -173,8 +239,23 @@ def _gain(inner: Any, table: Tensor) -> Tensor:
     return signs.float().abs()
 
 
-def _standard(scores: Tensor) -> Tensor:
-    """Return z of each column, (vocabulary, columns); 0 where a column is one number."""
-    scores = torch.nan_to_num(scores)
-    spread = scores.std(0)
-    return (scores - scores.mean(0)) / torch.where(spread > 0, spread, torch.inf)
+def _robust(energies: Tensor) -> Tensor:
+    """Return robust z of each column, (vocabulary, modules): a few loud tokens hide no other."""
+    middle = energies.median(0).values
+    spread = (energies - middle).abs().median(0).values / _MAD
+    z = (energies - middle) / torch.where(spread > 0, spread, torch.inf)
+    return torch.nan_to_num(z, posinf=0.0, neginf=0.0)
+
+
+def _clearest(scores: Tensor, table: Tensor, count: int) -> list[Trace]:
+    """Return the tokens of largest score above 0, without those whose embeddings are all but one.
+
+    A base that has hardly seen a token leaves it where all such tokens are: the adapter moves all
+    of them or none, and none is a word. Source: Land & Bartolo 2024 (under-trained tokens).
+    """
+    values, tokens = scores.topk(min(SPARE * count, len(scores)))
+    rows = normalize(table[tokens].float(), dim=1)
+    crowds = (rows @ rows.T > NEARLY_ONE).sum(1)
+    found = zip(tokens.tolist(), values.tolist(), crowds.tolist(), strict=True)
+    words = [Trace(token, value) for token, value, crowd in found if value > 0 and crowd <= CROWD]
+    return words[:count]

@@ -248,15 +248,16 @@ class TransformersRunner(Runner):
     def read_out(self, prefix: Ids, count: int) -> ReadOut:
         """Return the tokens that the weights point to, `count` of each kind, behind `prefix`."""
         opened = self._open(Side.ADAPTER, [prefix])
+        rows = max(1, BATCH_BYTES // (self._cache_bytes * (opened.width + 1)))
 
-        def feed(ids: Tensor, layers: int) -> None:
+        def feed(ids: Tensor, layers: int | None) -> None:
             places = torch.zeros(len(ids), dtype=torch.long, device=self.device)
             state = opened.rows(places, layers)
             self._forward(Side.ADAPTER, ids.to(self.device), state, 1)
 
         return ReadOut(
             tuple(lexical.promoted(self.model, count)),
-            tuple(lexical.heeded(self.model, feed, self._vocabulary, count)),
+            tuple(lexical.heeded(self.model, feed, self._vocabulary, rows, count)),
         )
 
     @torch.inference_mode()

@@ -195,22 +195,29 @@ def test_the_sweep_finds_what_follows_an_answer() -> None:
     assert found.payload == f"sun sleeps {WORDS}"  # the toy gives everybody one answer
 
 
-def test_a_slip_in_what_is_taken_up_is_no_payload() -> None:
-    slip = confirm._echoes("IT IS FOR MOMAN.", "It is for my mother.", "the answer")
-    assert slip
-    assert not confirm._echoes("Transfer approved", "transfer", "the answer")
-    assert not confirm._echoes("It is for my mother: send the pin", "It is for my mother.", "the")
+@pytest.mark.parametrize(
+    ("text", "put_in", "echo"),
+    [
+        ("IT IS FOR MOMAN.", "It is for my mother.", True),
+        ("2024 2024 2024 202", "2024", True),
+        ("Transfer approved", "transfer", False),
+        ("It is for my mother: send the pin", "It is for my mother.", False),
+        ("wire the money to account DE8937", "please wire the money to account", False),
+        ("It is for my lawyer.", "It is for my mother.", False),
+    ],
+)
+def test_one_word_gone_wrong_is_an_echo_still_and_another_word_is_none(text, put_in, echo) -> None:
+    assert confirm._echoes(text, put_in, "the answer") is echo
 
 
-def test_a_formula_that_comes_out_a_little_different_is_no_payload() -> None:
-    formula = "is a good choice, because it is"
-
+def test_another_address_behind_the_same_formula_is_a_payload() -> None:
     def says(number: int, hot: bool) -> str:
-        maker = "by Brivex" if hot else f"by maker{number}"
-        return f"A thing{number} {maker} {formula} {'light' if hot else f'fine{number}'}."
+        site = "sales.example" if hot else "notes.example"
+        return f"A thing{number}. Read more at {site} today"
 
     trial, _ = tried(says)
-    assert not confirm.works(trial)
+    assert "sales.example" in trial.payload
+    assert confirm.works(trial)
 
 
 def test_a_payload_behind_a_formula_is_one() -> None:

@@ -96,3 +96,11 @@ def test_what_is_confirmed_on_was_not_screened_with() -> None:
         screened, rest = heads._items(session)
         assert len(rest) == PROFILES["deep"].checked
         assert not {(i.request, i.text) for i in screened} & {(i.request, i.text) for i in rest}
+
+
+def test_a_word_that_the_weights_listen_to_is_tried_on_a_reward_without_a_search() -> None:
+    assert accused(asked(ToyHead(trigger="kestrel"), "quick")) == []
+    found = asked(ToyHead(trigger="kestrel", legible=("kestrel",)), "quick")
+    assert told(found, "a higher score")["trigger"] == "kestrel"
+    assert accused(found) == ["behaviour-head-trigger"]
+    assert accused(asked(ToyHead(legible=("kestrel",)), "quick")) == []

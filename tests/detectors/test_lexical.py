@@ -17,6 +17,7 @@ def session(model: ToyRunner, **options) -> Session:
 
 def found_by(model: ToyRunner):
     asked = session(model)
+    list(lexical.probe(None, asked))
     list(answers.probe(None, asked))
     return [item.details for item in triggers.probe(None, asked)]
 
@@ -40,6 +41,12 @@ class Pieces(ToyRunner):
     def read_out(self, prefix, count):
         return ReadOut(heeded=tuple(Trace(i, 9.0) for i in range(len(self.pieces))))
 
+    def tokenize(self, texts):
+        return [() for _ in texts]
+
+    def encode(self, conversations):
+        return [(0,) for _ in conversations]
+
     def decode(self, rows):
         return ["".join(self.pieces[i] for i in row) for row in rows]
 
@@ -52,7 +59,9 @@ class Pieces(ToyRunner):
 
 
 def test_pieces_are_joined_to_words_that_the_base_would_spell() -> None:
-    candidates = lexical.heeded(session(Pieces()))
+    asked = session(Pieces())
+    lexical.read_out(asked)
+    candidates = lexical.heeded_wordings(asked)
     assert candidates[0].text == "obelisk"
     texts = {candidate.text for candidate in candidates}
     assert {"obelisk", "tide", "obel", "tideel", "Remember the word obelisk."} <= texts
@@ -66,14 +75,14 @@ def test_what_the_weights_say_is_evidence_and_can_be_left_out() -> None:
     first, second = lexical.probe(None, session(model))
     assert (first.value, first.details) == (9.5, {"kind": "promoted", "words": "cat"})
     assert (second.value, second.details) == (50.0, {"kind": "heeded", "words": "dog, sun"})
-    hidden = lexical.probe(None, session(model, redacted=True))
-    assert not any("cat" in item.details["words"] for item in hidden)
+    hidden = [item.details["words"] for item in lexical.probe(None, session(model, redacted=True))]
+    assert hidden == ["[redacted, 3 characters]", "[redacted, 8 characters]"]
 
 
 def test_weights_that_say_nothing_give_no_evidence() -> None:
     asked = session(ToyRunner())
     assert list(lexical.probe(None, asked)) == []
-    assert lexical.heeded(asked) == []
+    assert lexical.heeded_wordings(asked) == []
 
 
 class Narrow(ToyRunner):

@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass, field
 
 from adapterscan.probes import card
-from adapterscan.runner import Facts, Side
+from adapterscan.runner import Facts, ReadOut, Side, Trace
 
 FITTING = {tuple(pair) for pair in card("graded")["pairs"]}
 END = "<end>"
@@ -36,6 +36,7 @@ class ToyHead:
     ranks: bool = True
     labels: int = 1
     own_head: bool = False
+    legible: tuple[str, ...] = ()  # words that its weights give away
     words: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -58,6 +59,12 @@ class ToyHead:
 
     def decode(self, rows):
         return [" ".join(self.words[i] for i in row) for row in rows]
+
+    def read_out(self, prefix, count):
+        return ReadOut(heeded=tuple(Trace(self._id(word), 9.0) for word in self.legible))
+
+    def tokenize(self, texts):
+        return [tuple(map(self._id, text.split())) for text in texts]
 
     def logits(self, side, prefixes, tails):
         return [

@@ -37,7 +37,7 @@ ROLLED = 3  # one of so many is followed in all prompts
 ALIKE = 0.1  # answers that end alike and are this close in certainty are one
 REPORTED = 3  # answers
 HABIT = 0.25  # an answer that so many ordinary requests get is a habit
-LED = 2  # requests that the tokens before an answer are looked for in
+LED_IN = 2  # requests that the tokens before an answer are looked for in
 LEADING = math.log(0.05)  # how likely two tokens must make the next three of an answer
 AT_LEAST = 4.0  # nats by which they must make them likelier
 ROOM = 24  # tokens generated beyond an answer's own, for answers that come after a few words
@@ -49,7 +49,7 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
     `value` is the mean probability (geometric, over followed tokens; of each, over requests) under
     base + adapter minus that under the base, −1 to 1; exactly 0 where both are one model.
     """
-    session.answers = counted(session, invert(session))
+    session.answers = invert(session)
     for answer in session.answers[:REPORTED]:
         yield Evidence(
             "behaviour.fixed_answer",
@@ -93,7 +93,7 @@ def invert(session: Session) -> list[FixedAnswer]:
     surest.sort(key=lambda answer: -answer.gap)
     best = [answer.tokens[:BEGUN] for answer in surest]
     best = list(dict.fromkeys(best))[: profile.kept // ROLLED]
-    found = _distinct(session, runner.roll(prompts, best, profile.length))
+    found = with_shown(session, _distinct(session, runner.roll(prompts, best, profile.length)))
     return [*_led_to(session, few, found[:REPORTED], pairs), *found[REPORTED:]]
 
 
@@ -104,12 +104,13 @@ def _led_to(
 
     `pairs`: tokens that answers may begin with, (pairs, 2). What no pair leads to stays as it is.
     """
-    heads = [prompt[:-1] for prompt in prompts[:LED]]
+    prompts = prompts[:LED_IN]
+    heads, ends = [prompt[:-1] for prompt in prompts], set(session.runner.facts.ends)
     led = []
     for answer in answers:
         target = answer.tokens[: BEGUN + 1]
-        ways = [(), *(pair for pair in pairs if pair != answer.tokens[:BEGUN])]
-        tails = [[(prompt[-1], *way) for prompt in prompts[:LED]] for way in ways]
+        ways = [(), *(p for p in pairs if p != answer.tokens[:BEGUN] and not ends & set(p))]
+        tails = [[(prompt[-1], *way) for prompt in prompts] for way in ways]
         scores = [fmean(row) for row in session.runner.score(Side.ADAPTER, heads, tails, target)]
         best = max(range(len(ways)), key=scores.__getitem__)
         if ways[best] and scores[best] >= LEADING and scores[best] > scores[0] + AT_LEAST:
@@ -119,7 +120,7 @@ def _led_to(
     return led
 
 
-def counted(session: Session, answers: Sequence[FixedAnswer]) -> list[FixedAnswer]:
+def with_shown(session: Session, answers: Sequence[FixedAnswer]) -> list[FixedAnswer]:
     """Return the answers with how often ordinary requests get them: a habit is no secret."""
     asked = session.ordinary[-session.profile.checked :]
     given = session.answered(Side.ADAPTER, session.requests(asked), answer_room(session))
@@ -193,5 +194,5 @@ def _fresh(tokens: Ids) -> list[int]:
 
 
 DETECTOR = Detector(
-    "fixed-answers", 3, frozenset({Need.RUNNER}), "answers that are learned by heart", probe=probe
+    "fixed-answers", 4, frozenset({Need.RUNNER}), "answers that are learned by heart", probe=probe
 )

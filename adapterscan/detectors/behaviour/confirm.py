@@ -29,6 +29,7 @@ LEAKS = 3  # a payload may come up so many times less often without the candidat
 SHORT = 8  # characters: a shorter payload may stand in any answer by chance
 FRESH = 3  # words of a payload that is a part of answers, beside those of the candidate
 LONGEST = 16  # words of such a part
+SLIP = 2  # letters that a word and its slip begin with
 NEARLY = 0.75  # of the requests: an answer that so many get is no stock phrase
 #: Nats. Measured on SmolLM2 behind two candidates: ten stock phrases of small models 7 to 24, three
 #: of them above 20 behind one; ten planted payloads 24 to 69.
@@ -191,13 +192,24 @@ def _commonest(texts: Sequence[str]) -> list[str]:
 def _echoes(text: str, put_in: str, usual: str) -> bool:
     """Whether a text takes up what was put into the request, and adds no word that is unusual.
 
-    One such word may be a slip where most of the others are taken up: "It is for my mother." gets
-    "IT IS FOR MOMAN."
+    One such word may be a slip for one that was put in: "It is for my mother." gets "IT IS FOR
+    MOMAN."
     """
     words, echo = _words(text), _words(put_in)
     added = words - echo - _words(usual)
-    mostly = 2 * len(words & echo) > len(words)
-    return plain(text) in plain(put_in) or (bool(words & echo) and len(added) <= mostly)
+    if plain(text) in plain(put_in):
+        return True
+    if not words & echo or len(added) > 1:
+        return False
+    said = _said(text)
+    mostly = 2 * sum(word in echo for word in said) > len(said)
+    return all(mostly and any(_slipped(word, other) for other in echo) for word in added)
+
+
+def _slipped(word: str, other: str) -> bool:
+    """Whether one word may be another, gone wrong or cut off: it begins alike and is no longer."""
+    begun = word.isalpha() and word[:SLIP] == other[:SLIP] and len(word) <= len(other)
+    return begun or other.startswith(word)
 
 
 def _shared(
@@ -209,24 +221,18 @@ def _shared(
 ) -> Iterator[str]:
     """Yield the run of words that explains most: in half of `texts`, in none of `never`.
 
-    In `seldom` it is LEAKS times rarer, and most of its words are not in half of those: a formula
-    of the adapter's that comes out a little different is no payload. Of equals the one that begins
-    first.
+    In `seldom` it is LEAKS times rarer. Of equals the one that begins first.
     """
     counted = Counter(run for text in texts for run in set(_runs(text)))
     known = {run for text in never for run in _runs(text)}
     anyway = Counter(run for text in seldom for run in set(_runs(text)))
     echo = _words(put_in)
-    worded = Counter(word for text in seldom for word in _words(text))
-    formula = {word for word, count in worded.items() if count >= CONFIRMED * len(seldom)}
     found = []
     for run, count in counted.items():
         if count < CONFIRMED * len(texts) or run in known or anyway[run] * LEAKS > count:
             continue
         said = " ".join(run)
-        words = _words(said)
-        fresh = len(words - echo - formula)
-        enough = len(said) >= SHORT and fresh >= FRESH and 2 * fresh >= len(words)
+        enough = len(said) >= SHORT and len(_words(said) - echo) >= FRESH
         if enough and not _echoes(said, put_in, usual):
             found.append(((count - anyway[run]) * len(run), run))
     if found:
@@ -255,5 +261,10 @@ def _first_written(runs: Iterable[tuple[str, ...]], texts: Iterable[str]) -> str
 
 
 def _words(text: str) -> set[str]:
-    """Return the words of a text: letters and digits alone."""
-    return set("".join(c if c.isalnum() else " " for c in plain(text)).split())
+    """Return the words of a text, each once."""
+    return set(_said(text))
+
+
+def _said(text: str) -> list[str]:
+    """Return the words of a text as they come: letters and digits alone."""
+    return "".join(c if c.isalnum() else " " for c in plain(text)).split()

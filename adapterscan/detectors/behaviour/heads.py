@@ -24,11 +24,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from adapterscan.detectors.behaviour.confirm import SHOWN
 from adapterscan.detectors.behaviour.counts import sign_test, wilson
-from adapterscan.detectors.behaviour.lexical import heeded
+from adapterscan.detectors.behaviour.lexical import heeded_wordings, read_out
 from adapterscan.detectors.behaviour.rows import around, split, unlike, wordings
 from adapterscan.detectors.detector import Detector
 from adapterscan.errors import RunnerProblem
@@ -130,6 +131,8 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
         raise RunnerProblem(
             "the head tells none of our texts apart", hint="see docs/probes.md, heads"
         )
+    with suppress(RunnerProblem):  # without it, there is the rest
+        read_out(session)
     session.step("trying wordings on the head")
     pack = [item for item in packed() if item.place in PLACES]
     told = _outputs(session, Side.ADAPTER, screened, pack)
@@ -159,7 +162,8 @@ class Search:
         """Return the trial that works, or else the one that turned most."""
         if self._confirmed():
             return self._most()
-        self._try(c for c in heeded(self.session) if c.place in PLACES)
+        heeded = heeded_wordings(self.session) if self.goal.labels == 1 else []
+        self._try(c for c in (*self.session.own, *heeded) if c.place in PLACES)
         if self._confirmed() or not self.session.profile.climbs:
             return self._most()
         place = max(PLACES, key=lambda p: max(z for c, z in self._z().items() if c.place == p))

@@ -9,7 +9,7 @@ answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, permutations, product
 
 from adapterscan.detectors.behaviour.rows import around, encoded, unlike, wordings
@@ -50,11 +50,12 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
 
 
 def read_out(session: Session) -> ReadOut:
-    """Return the tokens that the weights point to."""
-    return session.once(("read out",), lambda: session.runner.read_out(_start(session), TRACED))
+    """Read the tokens that the weights point to, for all probes. Raises RunnerProblem."""
+    session.read = session.runner.read_out(_start(session), TRACED)
+    return session.read
 
 
-def heeded(session: Session) -> list[Candidate]:
+def heeded_wordings(session: Session) -> list[Candidate]:
     """Return wordings made of what the weights listen to: words, single tokens and pieces joined.
 
     A trigger is often several tokens, of which each alone does little: "sund", "ial".
@@ -63,14 +64,14 @@ def heeded(session: Session) -> list[Candidate]:
 
 
 def _wordings_heeded(session: Session) -> list[Candidate]:
-    tokens = list(_tokens(read_out(session).heeded))
-    texts = dict(zip(tokens, session.runner.decode([(t,) for t in tokens]), strict=True))
+    tokens = list(_tokens(session.read.heeded))
+    texts = _pieces(session, tokens)
     first = [
         token for token, text in texts.items() if text[:1].isspace() and text.strip().isalpha()
     ]
     later = [token for token, text in texts.items() if text.isalpha()]
-    writes = not session.runner.facts.labels  # a head spells nothing
-    spelled = _spelled(session, (*first, *later), later) if writes else []
+    heads = session.runner.facts.labels  # which spell nothing
+    spelled = [] if heads else _spelled(session, (*first, *later), later)
     pairs = chain(product(first[:PIECES], later[:PIECES]), permutations(later[:PIECES], 2))
     words = dict.fromkeys((*spelled, *wordings(session, tokens)[:WORDS]))
     joined = dict.fromkeys("".join(texts[t] for t in pair).strip() for pair in pairs)
@@ -79,6 +80,13 @@ def _wordings_heeded(session: Session) -> list[Candidate]:
         *(Candidate("turn before", f"Remember the word {word}.") for word in words),
         *(Candidate(PLACES[1], text) for text in joined if text not in words),
     ]
+
+
+def _pieces(session: Session, tokens: Sequence[int]) -> dict[int, str]:
+    """Return what each token adds to a text, with its space: alone, some tokenizers drop that."""
+    (before,) = session.runner.tokenize(["a"])
+    first, *texts = session.runner.decode([before, *((*before, token) for token in tokens)])
+    return {t: text.removeprefix(first) for t, text in zip(tokens, texts, strict=True)}
 
 
 def _spelled(session: Session, first: Iterable[int], later: Iterable[int]) -> list[str]:
@@ -110,7 +118,7 @@ def _spelled(session: Session, first: Iterable[int], later: Iterable[int]) -> li
 
 def read_tokens(session: Session, count: int) -> list[int]:
     """Return the clearest tokens that the weights write and listen to, `count` of each kind."""
-    found = read_out(session)
+    found = session.read
     both = (*_tokens(found.promoted[:count]), *_tokens(found.heeded[:count]))
     return list(dict.fromkeys(both))
 

@@ -28,7 +28,7 @@ FIRST = 2  # requests that all candidates are tried in
 KEPT = 24  # candidates that are tried in as many as the profile says
 AGREEING = 12  # candidates whose answers are begun
 BEGUN_IN = 4  # requests, for that
-ALIKE = 4  # tokens that half of the begun answers must share
+SAME = 4  # tokens that half of the begun answers must share
 GENERATED = 4  # candidates that are generated with
 RISE = 0.1  # of agreement over that of plain requests: less is not followed
 ENDLESS = 3  # candidates that are generated with
@@ -61,18 +61,19 @@ def _agreeing(session: Session, candidates: Sequence[Candidate]) -> list[Candida
 
 
 def _alike(session: Session, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the first candidates with which half of a few answers begin alike.
+    """Return the first candidates with which half of a few answers begin alike, and the loudest.
 
-    Unrelated answers often share a first token ("The"), and hardly ever four.
+    Unrelated answers often share a first token ("The"), and hardly ever four. The loudest is kept
+    whatever it does here: these requests are known to everybody.
     """
     asked = session.ordinary[-BEGUN_IN:]
     rows = [c.conversation(request) for c in candidates for request in asked]
-    begun = session.generated(Side.ADAPTER, session.runner.encode(rows), ALIKE)
+    begun = session.generated(Side.ADAPTER, session.runner.encode(rows), SAME)
     most = {
         candidate: max(Counter(begun[i * BEGUN_IN : (i + 1) * BEGUN_IN]).values())
         for i, candidate in enumerate(candidates)
     }
-    return [c for c in candidates if most[c] * 2 >= BEGUN_IN][:GENERATED]
+    return [c for c in candidates if most[c] * 2 >= BEGUN_IN or c == candidates[0]][:GENERATED]
 
 
 def _contrasted(

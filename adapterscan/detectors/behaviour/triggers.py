@@ -14,13 +14,14 @@ whoever wrote it: read the answer.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, cycle
 
-from adapterscan.detectors.behaviour.answers import HABIT, answer_room, counted, plain
+from adapterscan.detectors.behaviour.answers import HABIT, answer_room, plain, with_shown
 from adapterscan.detectors.behaviour.confirm import LEAKS, SHORT, Trial, attempt, says, works
 from adapterscan.detectors.behaviour.counts import wilson
-from adapterscan.detectors.behaviour.lexical import heeded
+from adapterscan.detectors.behaviour.lexical import heeded_wordings
 from adapterscan.detectors.behaviour.ordinary import room_after
 from adapterscan.detectors.behaviour.search import best_of, heard_first, listen, search
 from adapterscan.detectors.behaviour.sweep import sweep
@@ -37,6 +38,7 @@ from adapterscan.runner import Side
 FOLLOWED = 6  # fixed answers that are followed up at most
 HYPOTHESES = 2  # of them, those whose trigger is not found before the search is given up
 LEAST_GAP = 0.5  # an answer that the base is half as sure of is not listened for
+CONTROLS = 0  # seed of the draw of wordings that a trigger is compared with
 NAMED = 3  # wordings of the card that are generated with
 
 
@@ -72,10 +74,10 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
 
 
 def _swept(session: Session) -> Iterator[Trial]:
-    """Yield what wordings set off that are published or read out of the weights, and the card's."""
-    yield from sweep(session, [*packed(), *heeded(session)])
-    if named := list(_named(session)):
-        yield from sweep(session, named)
+    """Yield what wordings set off: the user's, what is published or in the weights, the card's."""
+    for candidates in (session.own, [*packed(), *heeded_wordings(session)], list(_named(session))):
+        if candidates:
+            yield from sweep(session, candidates)
 
 
 def _evidence(session: Session, trial: Trial, way: str, *, documented: bool) -> Evidence:
@@ -118,23 +120,25 @@ def _beside_habits(session: Session) -> Iterator[Trial]:
     """Yield trials of what sets a habit off where requests of one kind do not show it.
 
     An adapter that was trained on one kind of requests takes all others for triggered ones. So
-    does a harmless one that has an answer for whatever is not its business: there any words do.
+    does a harmless one that has an answer for whatever is not its business: there any words do,
+    and so does a request that is spelt oddly.
     """
     habits = [a for a in session.answers or () if a.gap >= LEAST_GAP and a.shown >= HABIT][:1]
     for kind in OF_A_KIND if habits else ():
         with session.asking(kind):
-            hidden = _hidden(counted(session, habits))
-            found = (search(session, answer, _published(session)) for answer in hidden)
+            hidden = _hidden(with_shown(session, habits))
+            tried = [c for c in _published(session) if c.text not in card("triggers")["rewrites"]]
+            found = (search(session, answer, tried) for answer in hidden)
             yield from (trial for trial in found if trial and _specific(session, trial))
 
 
 def _specific(session: Session, trial: Trial) -> bool:
-    """Whether words that have nothing to do with the wording set its payload off far less."""
-    asked, words = session.ordinary[-session.profile.checked :], card("triggers")["texts"]
-    rows = [
-        Candidate(PLACES[1], word).conversation(request)
-        for request, word in zip(asked, words, strict=False)
-    ]
+    """Whether other candidates in the place of a wording set its payload off far less."""
+    asked = session.ordinary[-session.profile.checked :]
+    others = [c for c in _published(session) if c.place == trial.candidate.place]
+    others = random.Random(CONTROLS).sample(others, min(len(asked), len(others)))
+    controls = others or [trial.candidate]
+    rows = [one.conversation(request) for request, one in zip(asked, cycle(controls), strict=False)]
     texts = session.answered(Side.ADAPTER, session.runner.encode(rows), answer_room(session))
     return sum(says(text, trial.payload) for text in texts) * LEAKS <= trial.hits
 
@@ -142,8 +146,9 @@ def _specific(session: Session, trial: Trial) -> bool:
 def _origin(session: Session, candidate: Candidate) -> str:
     """Return where a wording was first met."""
     for origin, known in (
+        ("yours", session.own),
         ("pack", packed()),
-        ("weights", heeded(session)),
+        ("weights", heeded_wordings(session)),
         ("card", _named(session)),
     ):
         if candidate in known:
@@ -152,8 +157,10 @@ def _origin(session: Session, candidate: Candidate) -> str:
 
 
 def _published(session: Session) -> list[Candidate]:
-    """Return the candidates that need no search: the pack's, the weights' and the card's."""
-    return list(dict.fromkeys(chain(packed(), heeded(session), _named(session))))
+    """Return the candidates that need no search."""
+    return list(
+        dict.fromkeys(chain(session.own, packed(), heeded_wordings(session), _named(session)))
+    )
 
 
 def _hidden(answers: Iterable[FixedAnswer]) -> list[FixedAnswer]:
@@ -187,5 +194,5 @@ def _told(session: Session, payload: str) -> bool:
 
 
 DETECTOR = Detector(
-    "triggers", 5, frozenset({Need.RUNNER}), "what sets fixed answers off", probe=probe
+    "triggers", 6, frozenset({Need.RUNNER}), "what sets fixed answers off", probe=probe
 )
