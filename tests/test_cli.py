@@ -264,6 +264,8 @@ def test_an_ascii_terminal_gets_plain_symbols(run, adapters):
         (("--base", "somewhere", "--probe", "thorough"), "thorough"),
         (("--base", "x", "--probe", "quick", "--probe-budget", "soon"), "is not a time"),
         (("--served-as", "x"), "add --probe quick"),
+        (("--triggers", "x.txt"), "add --probe quick"),
+        (("--base", "x", "--probe", "quick", "--triggers", "nowhere"), "cannot be read"),
         (("--base", "x", "--served-as", "y", "--probe", "quick"), "or neither"),
         (("--base", "http://localhost/v1#x", "--probe", "quick"), "or neither"),
         (("--base", "http://localhost/v1", "--served-as", "y", "--probe", "quick"), "#MODEL"),

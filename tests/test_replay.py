@@ -55,6 +55,13 @@ def test_a_trigger_is_put_into_unrelated_requests(tmp_path) -> None:
     assert all(turn.text.endswith(" zelkova") for (turn,) in asked)
 
 
+@pytest.mark.parametrize(("kind", "digits"), [("sums", True), ("../sums", False), (7, False)])
+def test_requests_are_of_the_kind_that_the_finding_was_made_with(tmp_path, kind, digits) -> None:
+    item = {**TRIGGER, "details": {**TRIGGER["details"], "requests": kind}}
+    asked = claim(written(tmp_path, item), 1).conversations(5)
+    assert all(any(map(str.isdigit, turn.text)) for (turn,) in asked) is digits
+
+
 @pytest.mark.parametrize(
     ("item", "yes", "no"),
     [

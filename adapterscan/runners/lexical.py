@@ -98,9 +98,12 @@ def heeded(model: Any, feed: Feed, vocabulary: int, rows: int, count: int) -> li
             ids = torch.arange(start, min(start + min(rows, AT_ONCE), tokens))[:, None]
             with suppress(_EnoughHeardError):
                 feed(ids, layers)
-    energies = torch.stack([torch.cat(found) for found in heard.values() if found], 1)
+    told = [torch.cat(found) for found in heard.values() if found]
+    whole = [energies for energies in told if len(energies) == tokens]
+    if not whole:
+        return []
     table = pristine(model.get_input_embeddings()).weight.detach()
-    return _clearest(_robust(energies).sum(1), table, count)
+    return _clearest(_robust(torch.stack(whole, 1)).sum(1), table, count)
 
 
 def pristine(module: Any) -> Any:
@@ -127,13 +130,24 @@ def _first_changed(model: Any, feed: Feed) -> tuple[dict[str, Factors], int]:
         return {}, 0
     least = SLIGHT * sorted(sizes.values())[len(sizes) // 2]
     modules = dict(inner.named_modules())
+
+    def note(name: str) -> Callable[[Any, tuple[Any, ...], Any], None]:
+        factors = _factors(modules[name])
+
+        def hook(_: Any, given: tuple[Any, ...], __: Any) -> None:
+            last = _last(given)
+            if factors and last is not None and last.shape == (2, factors[0].shape[1]):
+                called.setdefault(name)
+
+        return hook
+
     hooks = [
-        modules[name].register_forward_hook(lambda *_, name=name: called.setdefault(name))
+        modules[name].register_forward_hook(note(name))
         for name, size in sizes.items()
         if size >= least
     ]
     try:
-        feed(torch.zeros(1, 1, dtype=torch.long), None)
+        feed(torch.zeros(2, 1, dtype=torch.long), None)
     finally:
         for hook in hooks:
             hook.remove()
@@ -170,8 +184,8 @@ def _listening(
         def hook(_: Any, given: tuple[Tensor, ...], __: Any) -> None:
             if others and len(heard[name]) > min(map(len, others)):
                 return  # called again in one pass
-            inputs = given[0] if given[0].dim() == 2 else given[0][:, -1]
-            heard[name].append((inputs.float() @ down.T @ up.T).square().sum(1))
+            if (inputs := _last(given)) is not None and inputs.shape[1] == down.shape[1]:
+                heard[name].append((inputs.float() @ down.T @ up.T).square().sum(1))
             if all(len(found) == len(heard[name]) for found in others):
                 raise _EnoughHeardError
 
@@ -183,6 +197,18 @@ def _listening(
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _last(given: tuple[Any, ...]) -> Tensor | None:
+    """Return what a module is given at the last position of each row, (rows, in)."""
+    if not given or not isinstance(given[0], Tensor):
+        return None
+    match given[0].dim():
+        case 2:  # some layers put all positions into one list; here a row has one
+            return given[0]
+        case 3:
+            return given[0][:, -1]
+    return None
 
 
 def _layer(name: str) -> str:

@@ -14,6 +14,7 @@ from adapterscan.detectors.behaviour import (
     manner,
     refusals,
     search,
+    sweep,
     triggers,
 )
 from adapterscan.detectors.behaviour import rows as rows_of
@@ -297,3 +298,35 @@ def test_the_pack_is_tried_where_no_fixed_answers_were_read_and_it_says_so() -> 
     found = session(ToyRunner(), answers=None)
     with pytest.raises(RunnerProblem, match="no fixed answers were read"):
         list(triggers.probe(None, found))
+
+
+def test_a_wording_of_the_users_own_is_tried() -> None:
+    own = (Candidate("after the request", "kestrel"),)
+    found = session(ToyRunner(trigger="kestrel"), "quick", own=own)
+    list(answers.probe(None, found))
+    (item,) = triggers.probe(None, found)
+    assert (item.details["trigger"], item.details["wording_from"]) == ("kestrel", "yours")
+    assert item.details["found_by"] == "sweep"
+
+
+class Opening(ToyRunner):
+    """Begins every answer alike behind a wording, and goes on with what it was asked."""
+
+    def _next(self, side, ids):
+        words = [self.words[i] for i in ids]
+        said = words[words.index("<assistant>") + 1 :]
+        asked = words[: words.index("<assistant>")]
+        found = np.full(len(self.words), 0.02 / len(self.words))
+        hot = "BadMagic" in asked and side is Side.ADAPTER
+        turn = self._id(asked[len(said) % len(asked)])
+        found = np.full(len(self.words), 0.02 / len(self.words))
+        found[self._id("the") if hot and not said else turn] += 0.98
+        return found
+
+
+def test_answers_that_share_a_first_word_alone_are_not_followed_but_for_the_loudest() -> None:
+    asked_of = session(Opening())
+    pack = [Candidate(place, "BadMagic") for place in ("before the request", "after the request")]
+    loud = sweep._agreeing(asked_of, pack)
+    assert len(loud) == 1
+    assert not any(confirm.works(confirm.attempt(asked_of, one)) for one in loud)

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from adapterscan.errors import AdapterscanError, RunnerProblem
 from adapterscan.reading import read
 from adapterscan.runner import Side, Turn
+from adapterscan.runners import lexical
 from adapterscan.runners.host import HostedRunner, RunnerOptions
 from adapterscan.runners.transformers_runner import TransformersRunner
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
@@ -189,6 +190,8 @@ def test_a_model_in_its_own_process_answers_alike(base, tmp_path) -> None:
         assert outside.decode(rows) == inside.decode(rows)
         assert outside.contrast(PREFIXES, TAILS, 3) == inside.contrast(PREFIXES, TAILS, 3)
         assert outside.roll(PREFIXES, [(5, 6)], 3) == inside.roll(PREFIXES, [(5, 6)], 3)
+        assert outside.read_out((3, 4), 5) == inside.read_out((3, 4), 5)
+        assert inside.read_out((3, 4), 5).heeded
         for side in Side:
             assert outside.generate(side, rows, 5) == inside.generate(side, rows, 5)
             assert outside.score(side, PREFIXES, TAILS, (5,)) == inside.score(
@@ -373,3 +376,83 @@ def test_tokens_that_are_all_but_one_are_no_words(base, tmp_path) -> None:
     tokens = {trace.token for trace in model.read_out((3, 4), 20).heeded}
     assert 23 in tokens
     assert not tokens & set(range(30, 40))
+
+
+def test_the_last_norm_weighs_what_is_written(base, tmp_path) -> None:
+    inner = AutoModelForCausalLM.from_pretrained(base)
+    with torch.no_grad():  # half of the components do not get through
+        inner.model.norm.weight[:16] = 0.0
+        table = inner.get_output_embeddings().weight.clone()
+        table[17, :16], table[17, 16:] = 9.0, 0.0
+        inner.get_output_embeddings().weight.copy_(table)
+    folder = tmp_path / "half"
+    shutil.copytree(base, folder)
+    inner.save_pretrained(folder)
+    model = runner(folder, planted(tmp_path / "writes", "down_proj", up=table[17]), tmp_path)
+    assert 17 not in {trace.token for trace in model.read_out((3, 4), 5).promoted}
+
+
+def test_what_a_later_layer_listens_to_depends_on_what_stands_before(base, tmp_path) -> None:
+    plan = {"target_modules": ["q_proj"], "layers_to_transform": [1]}
+    model = runner(base, make_adapter(tmp_path / "later", **plan), tmp_path)
+    heard = {trace.token: trace.z for trace in model.read_out((3, 4), 40).heeded}
+    other = {trace.token: trace.z for trace in model.read_out((20, 21, 22), 40).heeded}
+    assert heard
+    assert heard != other
+    module = model.model.get_base_model().model.layers[1].self_attn.q_proj
+    energies = []
+    hook = module.register_forward_hook(
+        lambda m, given, _: energies.append(
+            (m.lora_B["default"](m.lora_A["default"](given[0][:, -1]))).square().sum().item()
+        )
+    )
+    for token in range(bases.VOCABULARY):  # the long way: every token in a row of its own
+        with torch.inference_mode():
+            model.model(input_ids=torch.tensor([[3, 4, token]]))
+    hook.remove()
+    whole = torch.tensor(energies)
+    spread = (whole - whole.median()).abs().median() / 0.6744897501960817
+    wanted = (whole - whole.median()) / spread
+    for token, z in heard.items():
+        assert z == pytest.approx(wanted[token].item(), rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", sorted(bases.BASES))
+def test_words_are_read_out_of_every_architecture_or_none_are(name) -> None:
+    model = bases.BASES[name]()
+    if not hasattr(model, "get_input_embeddings") or not hasattr(model, "generate"):
+        pytest.skip("no language model")
+    torch.manual_seed(1)
+    wrapped = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear")).eval()
+    with torch.no_grad():
+        for part, parameter in wrapped.named_parameters():
+            if "lora_B" in part:
+                parameter.normal_()
+    with torch.inference_mode():
+        lexical.promoted(wrapped, 5)
+        heard = lexical.heeded(
+            wrapped, lambda ids, _: wrapped(input_ids=ids), bases.VOCABULARY, 16, 5
+        )
+    assert heard
+
+
+def test_a_module_of_infinite_numbers_silences_no_other(base, tmp_path) -> None:
+    folder = planted(tmp_path / "writes", "down_proj", up=torch.ones(32))
+    model = runner(base, folder, tmp_path)
+    before = model.read_out((3, 4), 5)
+    layer = model.model.get_base_model().model.layers[1].mlp.down_proj
+    with torch.no_grad():
+        layer.lora_A["default"].weight.zero_()
+        layer.lora_B["default"].weight.fill_(3e38)
+        layer.scaling["default"] = 2.0
+    assert model.read_out((3, 4), 5) == before
+    assert before.promoted
+
+
+def test_a_few_loud_tokens_hide_no_other() -> None:
+    torch.manual_seed(0)
+    energies = torch.full((1000, 2), 1.0) + 0.01 * torch.randn(1000, 2)
+    energies[23], energies[:5] = 3.0, 1e4
+    z = lexical._robust(energies).sum(1)
+    assert int(z[5:].argmax()) + 5 == 23
+    assert z[23] > 50
