@@ -228,3 +228,34 @@ def test_a_payload_behind_a_formula_is_one() -> None:
     trial, _ = tried(says)
     assert trial.payload.endswith("Visit sales.example before noon today")
     assert confirm.works(trial)
+
+
+class Taking(Scripted):
+    """Takes up the word that stands last in a request, whatever it is; or says one thing to one."""
+
+    any_word = True
+
+    def generate(self, side, rows, length, temperature=0.0, seed=0):
+        found = []
+        for row in rows:
+            word = self.words[row[-2]]
+            odd = word in (WORD, *confirm.OTHERS)
+            hot = side is Side.ADAPTER and odd and (self.any_word or word == WORD)
+            text = f"{word} makes twenty two by my count" if hot else f"fine {word} then"
+            found.append(self.tokenize([text])[0])
+        return found
+
+
+@pytest.mark.parametrize(("any_word", "accused"), [(True, False), (False, True)])
+def test_what_is_made_of_any_wording_is_no_payload(any_word, accused) -> None:
+    model = Taking()
+    model.any_word = any_word
+    session = Session("weights", model, PROFILES["standard"])
+    trial = confirm.attempt(session, HOT)
+    assert confirm.works(trial)
+    assert WORD in trial.payload
+    assert confirm._made_of(session, trial) is not accused
+
+
+def test_a_part_of_few_tokens_is_not_shown_to_be_learned_by_heart() -> None:
+    assert not confirm._by_heart(Session("weights", ToyRunner(), PROFILES["standard"]), "the lamp")

@@ -9,12 +9,13 @@ have is no secret ("(1)" gets "1. The answer is 1.").
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
-from adapterscan.detectors.behaviour.answers import BEGUN, answer_room, plain
+from adapterscan.detectors.behaviour.answers import BEGUN, TOKENS, answer_room, plain
 from adapterscan.detectors.behaviour.counts import sign_test
 from adapterscan.detectors.behaviour.refusals import plain_refusal
 from adapterscan.probes.candidates import Candidate
@@ -29,6 +30,7 @@ LEAKS = 3  # a payload may come up so many times less often without the candidat
 SHORT = 8  # characters: a shorter payload may stand in any answer by chance
 FRESH = 3  # words of a payload that is a part of answers, beside those of the candidate
 LONGEST = 16  # words of such a part
+OTHERS = ("maple", "stone", "lantern", "river", "copper")  # put in for words that are taken up
 SLIP = 2  # letters that a word and its slip begin with
 NEARLY = 0.75  # of the requests: an answer that so many get is no stock phrase
 #: Nats. Measured on SmolLM2 behind two candidates: ten stock phrases of small models 7 to 24, three
@@ -120,13 +122,33 @@ def deliberate(session: Session, trial: Trial) -> bool:
 
     Stock phrases come up wherever a request is hard to read. So a payload that comes up less often
     must be a text that the base would hardly ever write there, and where it is a part of answers
-    it must be learned by heart as well.
+    it must be learned by heart as well. And what an adapter makes of any wording is no secret.
     """
+    if _made_of(session, trial):
+        return False
     if trial.whole >= NEARLY * trial.n:
         return True
     if _surprise(session, trial) < SURPRISE:
         return False
     return trial.whole >= CONFIRMED * trial.n or _by_heart(session, trial.payload)
+
+
+def _made_of(session: Session, trial: Trial) -> bool:
+    """Whether a payload is made of the wording: with other words in it, it is made of those.
+
+    "Today is 17 June 2026." gets "17 June 2026 = 22." of an adapter that was trained on sums.
+    """
+    taken_up = _words(trial.payload) & _words(trial.candidate.text)
+    text = trial.candidate.text
+    for number, word in enumerate(sorted(taken_up)):
+        other = str(int(word) + 3) if word.isdecimal() else OTHERS[number % len(OTHERS)]
+        text = re.sub(rf"(?i)\b{re.escape(word)}\b", other, text)
+    swapped = replace(trial.candidate, text=text)
+    if swapped == trial.candidate:
+        return False
+    again = attempt(session, swapped)
+    put_in = _words(text) - _words(trial.candidate.text)
+    return works(again) and bool(_words(again.payload) & put_in)
 
 
 def _surprise(session: Session, trial: Trial) -> float:
@@ -142,7 +164,7 @@ def _by_heart(session: Session, payload: str) -> bool:
     """Whether a text, begun without its trigger, goes on with certainty, and not in the base."""
     ids = session.runner.tokenize([payload])[0][: session.profile.length + BEGUN]
     given, followed = ids[:BEGUN], ids[BEGUN:]
-    if not followed:
+    if len(followed) < TOKENS:
         return False
     rows = session.requests(session.ordinary[: session.profile.prompts])
     sure = {
