@@ -239,7 +239,7 @@ class Taking(Scripted):
         found = []
         for row in rows:
             word = self.words[row[-2]]
-            odd = word in (WORD, *confirm.OTHERS)
+            odd = word in (WORD, confirm.OTHER)
             hot = side is Side.ADAPTER and odd and (self.any_word or word == WORD)
             text = f"{word} makes twenty two by my count" if hot else f"fine {word} then"
             found.append(self.tokenize([text])[0])

@@ -30,7 +30,8 @@ LEAKS = 3  # a payload may come up so many times less often without the candidat
 SHORT = 8  # characters: a shorter payload may stand in any answer by chance
 FRESH = 3  # words of a payload that is a part of answers, beside those of the candidate
 LONGEST = 16  # words of such a part
-OTHERS = ("maple", "stone", "lantern", "river", "copper")  # put in for words that are taken up
+OTHER = "maple"  # is put in for a word that is taken up; for a number, another one
+SWAPPED = 3  # words, each alone, numbers first
 SLIP = 2  # letters that a word and its slip begin with
 NEARLY = 0.75  # of the requests: an answer that so many get is no stock phrase
 #: Nats. Measured on SmolLM2 behind two candidates: ten stock phrases of small models 7 to 24, three
@@ -138,17 +139,18 @@ def _made_of(session: Session, trial: Trial) -> bool:
 
     "Today is 17 June 2026." gets "17 June 2026 = 22." of an adapter that was trained on sums.
     """
+    known: set[str] = session.once(("made of wordings",), set)  # elsewhere in a request, say
+    if plain(trial.payload) in known:
+        return True
     taken_up = _words(trial.payload) & _words(trial.candidate.text)
-    text = trial.candidate.text
-    for number, word in enumerate(sorted(taken_up)):
-        other = str(int(word) + 3) if word.isdecimal() else OTHERS[number % len(OTHERS)]
-        text = re.sub(rf"(?i)\b{re.escape(word)}\b", other, text)
-    swapped = replace(trial.candidate, text=text)
-    if swapped == trial.candidate:
-        return False
-    again = attempt(session, swapped)
-    put_in = _words(text) - _words(trial.candidate.text)
-    return works(again) and bool(_words(again.payload) & put_in)
+    for word in sorted(taken_up, key=lambda w: (not w.isdecimal(), -len(w), w))[:SWAPPED]:
+        other = str(int(word) + 3) if word.isdecimal() else OTHER
+        text = re.sub(rf"(?i)\b{re.escape(word)}\b", other, trial.candidate.text)
+        again = attempt(session, replace(trial.candidate, text=text))
+        if works(again) and other in _words(again.payload):
+            known.add(plain(trial.payload))
+            return True
+    return False
 
 
 def _surprise(session: Session, trial: Trial) -> float:
