@@ -60,7 +60,7 @@ class ToyRunner:
     def _next(self, side, ids):
         self.asked += 1
         words = [self.words[i] for i in ids]
-        if ASSISTANT not in words:  # amid a request
+        if ASSISTANT not in words and "Assistant:" not in words:  # amid a request
             return self.bigrams[self.spoken]
         start = words.index(ASSISTANT) + 1
         said, prompt = tuple(words[start:]), " ".join(words[: start - 1])
