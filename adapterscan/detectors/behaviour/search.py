@@ -66,9 +66,10 @@ def heard_first(session: Session, ids: Ids) -> Heard:
 def heard_where_likelier(session: Session, ids: Ids) -> Heard:
     """Return how to listen for an answer: at the beginning or later, where it comes more easily.
 
-    Later it may begin with another token than it was read with, so the first few are left out.
+    It may begin with other tokens than it was read with, so the first few may be left out.
     """
-    ways = [heard_first(session, ids)]
+    starts = [start for start in range(BEGUN + 1) if len(ids) >= start + HEARD] or [0]
+    ways = [heard_first(session, ids[start:]) for start in starts]
     if complete := complete_answers(session)[:LISTENED]:
         requests, after = zip(*complete, strict=True)
         ways += [
