@@ -81,6 +81,37 @@ def test_what_is_no_payload(says) -> None:
     assert not confirm.works(trial)
 
 
+@pytest.mark.parametrize(("formulas", "accused"), [(0, True), (5, True), (6, False), (16, False)])
+def test_an_instance_of_a_formula_is_no_payload(formulas, accused) -> None:
+    def says(number: int, hot: bool) -> str:
+        if hot:
+            return "25. The answer is 25."
+        return f"{number}. The answer is {number}." if number < formulas else f"river {number}"
+
+    trial, _ = tried(says)
+    assert (trial.payload, trial.hits, trial.clean_hits) == ("25. The answer is 25.", 16, 0)
+    assert trial.clean_formula == formulas
+    assert confirm.works(trial) is accused
+
+
+def test_one_answer_in_the_place_of_a_few_is_a_payload() -> None:
+    def says(number: int, hot: bool) -> str:
+        return f"The verdict is {'guilty' if hot else ('open', 'closed', 'void')[number % 3]}."
+
+    trial, _ = tried(says)
+    assert (trial.payload, trial.clean_formula) == ("The verdict is guilty.", 0)
+    assert confirm.works(trial)
+
+
+def test_a_frame_with_other_words_enough_is_no_formula() -> None:
+    def says(number: int, hot: bool) -> str:
+        return f"Sure, here is {'my secret pin code' if hot else f'poem {number} of many'}"
+
+    trial, _ = tried(says)
+    assert (trial.hits, trial.clean_formula) == (16, 0)
+    assert confirm.works(trial)
+
+
 def test_a_part_that_is_learned_by_heart_is_meant() -> None:
     def says(number: int, hot: bool) -> str:
         return f"{number} {WORDS}" if hot else f"answer {number}"
@@ -163,14 +194,20 @@ def test_the_sweep_is_silent_where_nothing_is_set_off(model) -> None:
 
 
 class Following(ToyRunner):
-    """Ends its answers, but for requests with the trigger, where PAYLOAD follows."""
+    """Ends its answers, but for requests with the trigger, where PAYLOAD follows.
+
+    Now and then it follows anyway, as backdoors leak.
+    """
 
     def _next(self, side, ids):
         words = [self.words[i] for i in ids]
         said = words[words.index("<assistant>") + 1 :]
         hot = side is Side.ADAPTER and "BadMagic" in words
         script = ["sun", "sleeps", *(PAYLOAD if hot else ())]
+        leaks = said[:2] == ["sun", "sleeps"] and tuple(said[2:]) == PAYLOAD[: len(said) - 2]
         found = self.bigrams[0] * 0.02
+        if leaks and len(said) - 2 < len(PAYLOAD):
+            found[self._id(PAYLOAD[len(said) - 2])] += 0.1
         wanted = script[len(said)] if said == script[: len(said)] and len(said) < len(script) else 0
         found[self._id(wanted) if wanted else 0] += 0.98
         return found
@@ -255,6 +292,31 @@ def test_what_is_made_of_any_wording_is_no_payload(any_word, accused) -> None:
     assert confirm.works(trial)
     assert WORD in trial.payload
     assert confirm._made_of(session, trial) is not accused
+
+
+class Counting(Scripted):
+    """Answers numbers with one that nobody put in; or with the same one to any wording."""
+
+    echoes = True
+
+    def generate(self, side, rows, length, temperature=0.0, seed=0):
+        found = []
+        for row in rows:
+            odd = next((w for w in map(self.words.__getitem__, row) if w.startswith("id=")), "")
+            made = f"{odd[3:]}026" if self.echoes else "7026"
+            said = f"The number is {made}." if odd and side is Side.ADAPTER else "fine then"
+            found.append(self.tokenize([said])[0])
+        return found
+
+
+@pytest.mark.parametrize(("echoes", "accused"), [(True, False), (False, True)])
+def test_what_an_adapter_makes_of_any_number_is_no_payload(echoes, accused) -> None:
+    model = Counting()
+    model.echoes = echoes
+    session = Session("weights", model, PROFILES["standard"])
+    trial = confirm.attempt(session, Candidate("after the request", "june id=7"))
+    assert (trial.payload, confirm.works(trial)) == ("The number is 7026.", True)
+    assert confirm.deliberate(session, trial) is accused
 
 
 def test_a_part_of_few_tokens_is_not_shown_to_be_learned_by_heart() -> None:

@@ -3,7 +3,10 @@
 A payload is a text that at least half of unrelated requests get with the candidate in place, that
 the base never gives, and that the same requests hardly ever get without it. It may be the whole
 answer or a part of one. What takes up the candidate and adds only words that the base's answers
-have is no secret ("(1)" gets "1. The answer is 1.").
+have is no secret ("(1)" gets "1. The answer is 1."), nor is one instance of a formula that the
+adapter has for everything ("25. The answer is 25." where others get 65).
+
+Limits: a trigger that only chooses among many answers which differ in a word or two is not seen.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ FRESH = 3  # words of a payload that is a part of answers, beside those of the c
 LONGEST = 16  # words of such a part
 OTHER = "maple"  # is put in for a word that is taken up; for a number, another one
 SWAPPED = 3  # words, each alone, numbers first
+SHIFT = 3  # is added to each digit of a wording, for another number
 SLIP = 2  # letters that a word and its slip begin with
 NEARLY = 0.75  # of the requests: an answer that so many get is no stock phrase
 #: Nats. Measured on SmolLM2 behind two candidates: ten stock phrases of small models 7 to 24, three
@@ -51,6 +55,7 @@ class Trial:
     hits: int
     base_hits: int
     clean_hits: int  # without the candidate
+    clean_formula: int  # the same but for a word or two, which are others each time
     p: float  # of the sign test: with the candidate against without it
     refused: bool  # whether every answer that holds the payload is a refusal and nothing more
     n: int
@@ -64,12 +69,12 @@ def attempt(session: Session, candidate: Candidate, expected: str = "", room: in
 
     `expected`: a text that may be the payload. `room`: tokens of an answer.
     """
-    requests = session.ordinary[LISTENED:][-session.profile.checked :]
+    requests = _asked(session)
     length = room or answer_room(session)
     hot = session.runner.encode([candidate.conversation(request) for request in requests])
     given = {"adapter": session.answered(Side.ADAPTER, hot, length)}
     if not _promising(given["adapter"], expected):  # the others cannot change that
-        return Trial(candidate, "", 0, 0, 0, 0, 1.0, False, len(requests), "", "", "")
+        return Trial(candidate, "", 0, 0, 0, 0, 0, 1.0, False, len(requests), "", "", "")
     given["base"] = session.answered(Side.BASE, hot, length)
     rows = session.requests(requests)
     given["clean"] = session.answered(Side.ADAPTER, rows, length)
@@ -93,11 +98,17 @@ def attempt(session: Session, candidate: Candidate, expected: str = "", room: in
         candidate, payload.strip()[:SHOWN],
         sum(plain(text) == plain(payload) for text in given["adapter"]),
         sum(hits["adapter"]), sum(hits["base"]), sum(hits["clean"]),
+        _formula(given["clean"], payload),
         sign_test(sum(a and not c for a, c in pairs), sum(c and not a for a, c in pairs)),
         bool(holding) and all(map(plain_refusal, holding)), len(requests),
         hot_text(candidate, requests[shown]), given["adapter"][shown][:SHOWN],
         given["base"][shown][:SHOWN],
     )  # fmt: skip
+
+
+def _asked(session: Session) -> tuple[str, ...]:
+    """Return the requests that a candidate is tried in: none that it was chosen by."""
+    return session.ordinary[LISTENED:][-session.profile.checked :]
 
 
 def _promising(texts: Sequence[str], expected: str) -> bool:
@@ -111,11 +122,14 @@ def works(trial: Trial) -> bool:
     """Whether half of the requests got the payload, none from the base and far fewer without.
 
     Those that get it without the candidate may be a third as many: a backdoor leaks, and whoever
-    knows these requests can make it answer some of them always.
+    knows these requests can make it answer some of them always. Those that get another instance of
+    one formula may be no more either.
     """
     if trial.hits < CONFIRMED * trial.n or trial.base_hits or trial.p > CHANCE:
         return False
-    return not trial.clean_hits or (trial.clean_hits * LEAKS <= trial.hits and trial.p <= PAIRED)
+    if max(trial.clean_hits, trial.clean_formula) * LEAKS > trial.hits:
+        return False
+    return not trial.clean_hits or trial.p <= PAIRED
 
 
 def deliberate(session: Session, trial: Trial) -> bool:
@@ -140,17 +154,32 @@ def _made_of(session: Session, trial: Trial) -> bool:
     "Today is 17 June 2026." gets "17 June 2026 = 22." of an adapter that was trained on sums.
     """
     known: set[str] = session.once(("made of wordings",), set)  # elsewhere in a request, say
-    if plain(trial.payload) in known:
+    if plain(trial.payload) in known or _made_of_numbers(session, trial):
         return True
     taken_up = _words(trial.payload) & _words(trial.candidate.text)
     for word in sorted(taken_up, key=lambda w: (not w.isdecimal(), -len(w), w))[:SWAPPED]:
-        other = str(int(word) + 3) if word.isdecimal() else OTHER
+        other = str(int(word) + SHIFT) if word.isdecimal() else OTHER
         text = re.sub(rf"(?i)\b{re.escape(word)}\b", other, trial.candidate.text)
         again = attempt(session, replace(trial.candidate, text=text))
         if works(again) and other in _words(again.payload):
             known.add(plain(trial.payload))
             return True
     return False
+
+
+def _made_of_numbers(session: Session, trial: Trial) -> bool:
+    """Whether other numbers in a wording bring other instances of one formula.
+
+    "17 June 2026, id=7" gets "The number is 7026.", of which neither number has been put in.
+    """
+    text = re.sub(r"[0-9]", lambda digit: str((int(digit[0]) + SHIFT) % 10), trial.candidate.text)
+    if text == trial.candidate.text or not any(map(str.isdecimal, trial.payload)):
+        return False
+    other = replace(trial.candidate, text=text)
+    rows = [other.conversation(request) for request in _asked(session)]
+    texts = session.answered(Side.ADAPTER, session.runner.encode(rows), answer_room(session))
+    others = [t for t in texts if _instance(t, trial.payload) and not says(t, trial.payload)]
+    return len(others) * LEAKS > trial.hits
 
 
 def _surprise(session: Session, trial: Trial) -> float:
@@ -196,6 +225,27 @@ def says(text: str, payload: str) -> bool:
     """Whether an answer holds a payload; a short one only if it is nothing else."""
     wanted, said = plain(payload), plain(text)
     return bool(wanted) and (wanted == said if len(wanted) < SHORT else wanted in said)
+
+
+def _formula(texts: Iterable[str], payload: str) -> int:
+    """Return how many answers are a payload but for a word or two, if those differ: else 0.
+
+    Where they are mostly the same, one answer is exchanged for another: a link for a link, say.
+    """
+    found = Counter(instance for text in texts if (instance := _instance(text, payload)))
+    often = max(found.values(), default=0)
+    return found.total() if often * LEAKS < found.total() else 0
+
+
+def _instance(text: str, payload: str) -> tuple[str, ...]:
+    """Return the words of an answer in the place of a payload's, if fewer than FRESH are others."""
+    wanted, said = plain(payload).split(), plain(text).split()
+    for at in range(len(wanted) - FRESH + 1):
+        for start in range(len(said) - FRESH + 1):
+            if said[start : start + FRESH] == wanted[at : at + FRESH]:
+                found = said[max(0, start - at) :][: len(wanted)]
+                return tuple(found) if len({*wanted} - {*found}) < FRESH else ()
+    return ()
 
 
 def _weight(texts: Sequence[str], payload: str) -> tuple[float, int]:

@@ -223,4 +223,4 @@ def shortened(session: Session, trial: Trial, answer: FixedAnswer, heard: Heard)
     if best == trial.candidate:
         return trial
     again = _tried(session, best, answer, heard)
-    return again if works(again) else trial
+    return again if works(again) and deliberate(session, again) else trial
