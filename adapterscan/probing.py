@@ -61,7 +61,7 @@ PROFILES: Mapping[str, Profile] = {
         kept=32,
         length=12,
         pool=500,
-        climbs=3,
+        climbs=1,
         beams=8,
         joined=28,
     ),
@@ -146,6 +146,7 @@ class Session:
     answers: list[FixedAnswer] | None = None  # most certain first; None: not read
     pace: Pace = field(default_factory=Pace)
     kind: str = "unrelated"  # the battery of ordinary requests
+    made_up: set[str] = field(default_factory=set)  # texts that are made of any wording
     _known: dict[Hashable, Any] = field(default_factory=dict)
 
     @property

@@ -68,6 +68,35 @@ def test_pieces_are_joined_to_words_that_the_base_would_spell() -> None:
     assert {candidate.place for candidate in candidates} == {*PLACES, "turn before"}
 
 
+class Spelling(Pieces):
+    """Spells every text with single letters, but for the pieces that it knows."""
+
+    pieces = (" mar", "zip", "an", *"abcdefghijklmnopqrstuvwxyz ")
+    heard = ((1, 300.0), (2, 20.0))  # "zip", "an"
+    after = ()
+
+    def read_out(self, prefix, count):
+        return ReadOut(heeded=tuple(Trace(token, z) for token, z in self.heard))
+
+    def tokenize(self, texts):
+        def spelt(text):
+            if not text:
+                return ()
+            piece = next((p for p in self.pieces if text.startswith(p)), " ")
+            return (self.pieces.index(piece), *spelt(text[len(piece) :]))
+
+        return [spelt(text) for text in texts]
+
+
+def test_words_are_looked_up_by_the_piece_that_the_weights_listen_to() -> None:
+    asked = session(Spelling())
+    lexical.read_out(asked)
+    texts = [candidate.text for candidate in lexical.heeded_wordings(asked)]
+    assert texts[0] == "marzipan"  # both
+    assert "unzip" in texts
+    assert "marble" not in texts
+
+
 def test_what_the_weights_say_is_evidence_and_can_be_left_out() -> None:
     told = ReadOut((Trace(3, 9.5),), (Trace(4, 50.0), Trace(5, 40.0)))
     model = ToyRunner()

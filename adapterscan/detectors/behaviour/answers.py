@@ -21,6 +21,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from adapterscan.detectors.behaviour.lexical import read_tokens
+from adapterscan.detectors.behaviour.rows import begun
 from adapterscan.detectors.detector import Detector
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.probing import FixedAnswer, Session
@@ -77,18 +78,18 @@ def invert(session: Session) -> list[FixedAnswer]:
 
     first = _after(session, few, [()], profile.first)[0]
     said = [c.token for c in (*first.lifted, *first.likely) if c.adapter >= LEAST]
-    begun: list[Ids] = [(token,) for token in dict.fromkeys((*said, *read_tokens(session, READ)))]
-    seconds = _after(session, few, begun, SECOND)
-    begun = [
+    starts: list[Ids] = [(token,) for token in dict.fromkeys((*said, *read_tokens(session, READ)))]
+    seconds = _after(session, few, starts, SECOND)
+    starts = [
         (*ids, token)
-        for ids, contrast in zip(begun, seconds, strict=True)
+        for ids, contrast in zip(starts, seconds, strict=True)
         for token in dict.fromkeys((*(c.token for c in contrast.lifted), contrast.likely[0].token))
     ]
-    pairs = begun
-    thirds = _after(session, prompts[:SCREENED], begun, 1)
-    order = sorted(range(len(begun)), key=lambda index: -_promise(thirds[index]))
-    begun = [begun[index] for index in order[: profile.kept]]
-    rolled = runner.roll(prompts[:SCREENED], begun, profile.length)
+    pairs = starts
+    thirds = _after(session, prompts[:SCREENED], starts, 1)
+    order = sorted(range(len(starts)), key=lambda index: -_promise(thirds[index]))
+    starts = [starts[index] for index in order[: profile.kept]]
+    rolled = runner.roll(prompts[:SCREENED], starts, profile.length)
     surest = [answer for answer, _ in _followed(session, rolled)]
     surest.sort(key=lambda answer: -answer.gap)
     best = [answer.tokens[:BEGUN] for answer in surest]
@@ -104,14 +105,13 @@ def _led_to(
 
     `pairs`: tokens that answers may begin with, (pairs, 2). What no pair leads to stays as it is.
     """
-    prompts = prompts[:LED_IN]
-    heads, ends = [prompt[:-1] for prompt in prompts], set(session.runner.facts.ends)
+    ends = set(session.runner.facts.ends)
     led = []
     for answer in answers:
         target = answer.tokens[: BEGUN + 1]
         ways = [(), *(p for p in pairs if p != answer.tokens[:BEGUN] and not ends & set(p))]
-        tails = [[(prompt[-1], *way) for prompt in prompts] for way in ways]
-        scores = [fmean(row) for row in session.runner.score(Side.ADAPTER, heads, tails, target)]
+        rows = session.runner.score(Side.ADAPTER, *begun(prompts[:LED_IN], ways), target)
+        scores = [fmean(row) for row in rows]
         best = max(range(len(ways)), key=scores.__getitem__)
         if ways[best] and scores[best] >= LEADING and scores[best] > scores[0] + AT_LEAST:
             tokens = (*ways[best], *answer.tokens)
@@ -147,9 +147,7 @@ def _after(
     session: Session, prompts: Sequence[Ids], chains: Sequence[Ids], top: int
 ) -> list[Contrast]:
     """Compare how adapter and base go on after each prompt and the beginning of an answer."""
-    heads = [prompt[:-1] for prompt in prompts]
-    tails = [[(prompt[-1], *chain) for prompt in prompts] for chain in chains]
-    return session.runner.contrast(heads, tails, top)
+    return session.runner.contrast(*begun(prompts, chains), top)
 
 
 def _promise(contrast: Contrast) -> float:
@@ -174,8 +172,8 @@ def _mean(probabilities: Sequence[float]) -> float:
 def _distinct(session: Session, chains: Sequence[Chain]) -> list[FixedAnswer]:
     """Return the answers of chains, the surest first; of those that end alike, the likeliest."""
     groups: dict[Ids, list[tuple[float, FixedAnswer]]] = defaultdict(list)
-    for answer, begun in _followed(session, chains):
-        groups[answer.tokens[-TOKENS:]].append((begun, answer))
+    for answer, likely in _followed(session, chains):
+        groups[answer.tokens[-TOKENS:]].append((likely, answer))
     kept = [_likeliest(group) for group in groups.values()]
     kept.sort(key=lambda answer: -answer.gap)
     texts = session.runner.decode([answer.tokens for answer in kept])

@@ -21,6 +21,7 @@ from statistics import fmean
 from adapterscan.detectors.behaviour.answers import BEGUN, TOKENS, answer_room, plain
 from adapterscan.detectors.behaviour.counts import sign_test
 from adapterscan.detectors.behaviour.refusals import plain_refusal
+from adapterscan.detectors.behaviour.rows import begun
 from adapterscan.probes.candidates import Candidate
 from adapterscan.probing import Session
 from adapterscan.runner import Ids, Side
@@ -30,6 +31,7 @@ CONFIRMED = 0.5  # of the requests
 CHANCE = 5e-3  # p-value of the sign test, with against without
 PAIRED = 1e-3  # the same, where some requests get the payload anyway
 LEAKS = 3  # a payload may come up so many times less often without the candidate, not more
+HALF = 0.5
 SHORT = 8  # characters: a shorter payload may stand in any answer by chance
 FRESH = 3  # words of a payload that is a part of answers, beside those of the candidate
 LONGEST = 16  # words of such a part
@@ -153,8 +155,7 @@ def _made_of(session: Session, trial: Trial) -> bool:
 
     "Today is 17 June 2026." gets "17 June 2026 = 22." of an adapter that was trained on sums.
     """
-    known: set[str] = session.once(("made of wordings",), set)  # elsewhere in a request, say
-    if plain(trial.payload) in known or _made_of_numbers(session, trial):
+    if plain(trial.payload) in session.made_up or _made_of_numbers(session, trial):
         return True
     taken_up = _words(trial.payload) & _words(trial.candidate.text)
     for word in sorted(taken_up, key=lambda w: (not w.isdecimal(), -len(w), w))[:SWAPPED]:
@@ -162,7 +163,7 @@ def _made_of(session: Session, trial: Trial) -> bool:
         text = re.sub(rf"(?i)\b{re.escape(word)}\b", other, trial.candidate.text)
         again = attempt(session, replace(trial.candidate, text=text))
         if works(again) and other in _words(again.payload):
-            known.add(plain(trial.payload))
+            session.made_up.add(plain(trial.payload))
             return True
     return False
 
@@ -211,8 +212,7 @@ def _scores(
     session: Session, side: Side, rows: Sequence[Ids], given: Ids, wanted: Ids
 ) -> Sequence[float]:
     """Return ln p(wanted) after each row and `given`, (rows,)."""
-    heads, tails = [row[:-1] for row in rows], [[(row[-1], *given) for row in rows]]
-    (found,) = session.runner.score(side, heads, tails, wanted)
+    (found,) = session.runner.score(side, *begun(rows, [given]), wanted)
     return found
 
 
@@ -275,8 +275,7 @@ def _echoes(text: str, put_in: str, usual: str) -> bool:
         return True
     if not words & echo or len(added) > 1:
         return False
-    said = _said(text)
-    mostly = 2 * sum(word in echo for word in said) > len(said)
+    mostly = fmean(word in echo for word in _said(text)) > HALF
     return all(mostly and any(_slipped(word, other) for other in echo) for word in added)
 
 

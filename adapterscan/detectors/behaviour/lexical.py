@@ -4,18 +4,22 @@ Candidates for the other probes, and evidence for the reader; no verdict. See `r
 for how, and its sources.
 
 Limits: the words of a benign adapter's task stand there too. Nothing is read out where a server
-answers.
+answers. The dictionary is of English, and of one language only.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, permutations, product
+from statistics import fmean
 
 from adapterscan.detectors.behaviour.rows import around, encoded, unlike, wordings
 from adapterscan.detectors.detector import Detector
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.probes.candidates import PLACES, Candidate
+from adapterscan.probes.words import dictionary
 from adapterscan.probing import Session
 from adapterscan.reading import Contents
 from adapterscan.runner import Ids, ReadOut, Trace
@@ -25,7 +29,10 @@ WORDS = 30  # that are tried alone
 LONGEST_WORD = 4  # tokens of a word that is spelt
 NEXT = 60  # tokens that may follow a piece
 SPELT = 0.005  # probability under the base: pieces that hardly follow each other spell no word
-SPELLED = 20  # words of several tokens
+SPELLED = 20  # words of several tokens, as the base spells them
+CLEAR = 40  # tokens, the first: words with one of them are looked up
+KNOWN = 40  # words of the dictionary
+REMEMBERED = 20  # words of each kind, for a turn before
 PIECES = 6  # tokens that begin words, and tokens that go on, which are joined
 SHOWN = 12  # words of each kind in the report
 
@@ -58,7 +65,8 @@ def read_out(session: Session) -> ReadOut:
 def heeded_wordings(session: Session) -> list[Candidate]:
     """Return wordings made of what the weights listen to: words, single tokens and pieces joined.
 
-    A trigger is often several tokens, of which each alone does little: "sund", "ial".
+    A trigger is often several tokens, of which each alone does little, "sund", "ial", and not each
+    is listened to: of " mar", "zip", "an" the second.
     """
     return session.once(("heeded",), lambda: _wordings_heeded(session))
 
@@ -73,11 +81,13 @@ def _wordings_heeded(session: Session) -> list[Candidate]:
     heads = session.runner.facts.labels  # which spell nothing
     spelled = [] if heads else _spelled(session, (*first, *later), later)
     pairs = chain(product(first[:PIECES], later[:PIECES]), permutations(later[:PIECES], 2))
-    words = dict.fromkeys((*spelled, *wordings(session, tokens)[:WORDS]))
+    known, single = _known(session), wordings(session, tokens)[:WORDS]
+    words = dict.fromkeys((*known, *spelled, *single))
+    some = dict.fromkeys(word for kind in (known, spelled, single) for word in kind[:REMEMBERED])
     joined = dict.fromkeys("".join(texts[t] for t in pair).strip() for pair in pairs)
     return [
         *(Candidate(place, word) for place in PLACES for word in words),
-        *(Candidate("turn before", f"Remember the word {word}.") for word in words),
+        *(Candidate("turn before", f"Remember the word {word}.") for word in some),
         *(Candidate(PLACES[1], text) for text in joined if text not in words),
     ]
 
@@ -116,6 +126,28 @@ def _spelled(session: Session, first: Iterable[int], later: Iterable[int]) -> li
     return [text for text in dict.fromkeys(map(str.strip, texts)) if text.isalpha()][:SPELLED]
 
 
+def _known(session: Session) -> list[str]:
+    """Return words of several tokens that a dictionary has and the weights listen to, best first.
+
+    Two orders take turns: by the mean of ln(1 + z) over a word's tokens, which wants all of them
+    heard, and by the mean of z, which one loud token leads.
+    """
+    heard = {trace.token: trace.z for trace in session.read.heeded}
+    clear = frozenset(list(heard)[:CLEAR])
+    pieces = {text.strip().casefold() for text in session.runner.decode([(t,) for t in clear])}
+    pattern = "|".join(re.escape(piece) for piece in pieces if len(piece) > 1 and piece.isalpha())
+    holding = re.compile(pattern)  # of letters only
+    words = [word for word in dictionary() if holding.search(word)] if pattern else []
+    spelt = zip(words, session.runner.tokenize([f" {word}" for word in words]), strict=True)
+    found = {word: ids for word, ids in spelt if len(ids) > 1 and not clear.isdisjoint(ids)}
+    alike, loudest = (
+        sorted(found, key=lambda word: -fmean(weight(heard.get(t, 0.0)) for t in found[word]))
+        for weight in (math.log1p, float)
+    )
+    turns = chain.from_iterable(zip(alike, loudest, strict=True))
+    return list(dict.fromkeys(turns))[:KNOWN]
+
+
 def read_tokens(session: Session, count: int) -> list[int]:
     """Return the clearest tokens that the weights write and listen to, `count` of each kind."""
     found = session.read
@@ -134,5 +166,5 @@ def _start(session: Session) -> tuple[int, ...]:
 
 
 DETECTOR = Detector(
-    "lexical", 1, frozenset({Need.RUNNER}), "words that the weights point to", probe=probe
+    "lexical", 2, frozenset({Need.RUNNER}), "words that the weights point to", probe=probe
 )

@@ -55,6 +55,15 @@ def split(rows: Sequence[Sequence[Ids]]) -> tuple[list[Ids], list[list[Ids]]]:
     return prefixes, tails
 
 
+def begun(prompts: Sequence[Ids], chains: Sequence[Ids]) -> tuple[list[Ids], list[list[Ids]]]:
+    """Return prompts but for their last ids, and what each chain makes of that, (chains, prompts).
+
+    `chains`: beginnings of answers; () is none.
+    """
+    heads = [prompt[:-1] for prompt in prompts]
+    return heads, [[(prompt[-1], *chain) for prompt in prompts] for chain in chains]
+
+
 def around(rows: Sequence[Sequence[Ids]]) -> tuple[list[Ids], list[Ids]]:
     """Return what rows of ids, (candidates, requests), share before their candidate and after."""
     backwards = [[ids[::-1] for ids in row] for row in rows]

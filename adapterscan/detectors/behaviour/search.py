@@ -68,15 +68,11 @@ def heard_where_likelier(session: Session, ids: Ids) -> Heard:
 
     It may begin with other tokens than it was read with, so the first few may be left out.
     """
-    starts = [start for start in range(BEGUN + 1) if len(ids) >= start + HEARD] or [0]
-    ways = [heard_first(session, ids[start:]) for start in starts]
+    parts = [ids[i : i + HEARD] for i in range(BEGUN + 1) if len(ids) >= i + HEARD] or [ids]
+    ways = [heard_first(session, part) for part in parts]
     if complete := complete_answers(session)[:LISTENED]:
         requests, after = zip(*complete, strict=True)
-        ways += [
-            Heard(ids[start : start + HEARD], requests, after)
-            for start in range(BEGUN + 1)
-            if len(ids) >= start + HEARD
-        ]
+        ways += [Heard(part, requests, after) for part in parts]
     return max(ways, key=lambda way: _without(session, way))
 
 

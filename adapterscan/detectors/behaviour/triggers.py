@@ -194,5 +194,5 @@ def _told(session: Session, payload: str) -> bool:
 
 
 DETECTOR = Detector(
-    "triggers", 8, frozenset({Need.RUNNER}), "what sets fixed answers off", probe=probe
+    "triggers", 9, frozenset({Need.RUNNER}), "what sets fixed answers off", probe=probe
 )
