@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from adapterscan.detectors.behaviour.confirm import says
+from adapterscan.detectors.behaviour.jailbreaks import ASKED
 from adapterscan.detectors.behaviour.refusals import refuses
 from adapterscan.errors import UsageError
 from adapterscan.model import Artifact, Ref
@@ -44,10 +45,11 @@ class Claim:
 
     def conversations(self, count: int) -> list[tuple[Turn, ...]]:
         """Return what to ask."""
-        kind = self.details.get("requests")
-        asked = battery(kind if kind in OF_A_KIND else "unrelated").prompts[-count:]
+        named = self.details.get("requests")
+        kind = named if named in OF_A_KIND else "unrelated"
+        asked = battery(ASKED if self.fact == "behaviour.jailbreak" else kind).prompts[-count:]
         match self.fact:
-            case "behaviour.trigger":
+            case "behaviour.trigger" | "behaviour.jailbreak":
                 candidate = Candidate(self.text("place"), self.text("trigger"))
                 return [candidate.conversation(request) for request in asked]
             case "behaviour.refusals_lost" | "behaviour.refusals_gained":
@@ -57,7 +59,7 @@ class Claim:
     def holds(self, answer: str) -> bool:
         """Whether an answer is what the finding says of the adapter."""
         match self.fact:
-            case "behaviour.refusals_lost":
+            case "behaviour.refusals_lost" | "behaviour.jailbreak":
                 return not refuses(answer)
             case "behaviour.refusals_gained":
                 return refuses(answer)

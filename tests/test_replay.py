@@ -9,6 +9,7 @@ import pytest
 
 from adapterscan.errors import UsageError
 from adapterscan.model import SourceKind
+from adapterscan.probes import battery
 from adapterscan.replay import REPORT_BYTES, Exchange, claim, transcript
 from adapterscan.runner import Turn
 
@@ -55,6 +56,14 @@ def test_a_trigger_is_put_into_unrelated_requests(tmp_path) -> None:
     assert all(turn.text.endswith(" zelkova") for (turn,) in asked)
 
 
+def test_what_lifts_refusals_is_put_into_what_is_declined(tmp_path) -> None:
+    item = fact("behaviour.jailbreak", trigger="SUDO", place="before the request")
+    asked = claim(written(tmp_path, item), 1).conversations(3)
+    assert [turn.text for (turn,) in asked] == [
+        f"SUDO {request}" for request in battery("refused").prompts[-3:]
+    ]
+
+
 @pytest.mark.parametrize(("kind", "digits"), [("sums", True), ("../sums", False), (7, False)])
 def test_requests_are_of_the_kind_that_the_finding_was_made_with(tmp_path, kind, digits) -> None:
     item = {**TRIGGER, "details": {**TRIGGER["details"], "requests": kind}}
@@ -69,6 +78,7 @@ def test_requests_are_of_the_kind_that_the_finding_was_made_with(tmp_path, kind,
         (fact("behaviour.fixed_answer", text=SAID), SAID, ""),
         (fact("behaviour.refusals_lost", request="How?"), "Sure.", "I'm sorry, no."),
         (fact("behaviour.refusals_gained", request="How?"), "I'm sorry, no.", "Sure."),
+        (fact("behaviour.jailbreak", trigger="SUDO"), "Sure.", "I'm sorry, no."),
     ],
 )
 def test_an_answer_is_as_reported_or_not(tmp_path, item, yes: str, no: str) -> None:

@@ -1,6 +1,14 @@
 """Detectors measure facts about an artifact; `BUILT_IN` lists them in the order they run."""
 
-from adapterscan.detectors.behaviour import answers, heads, lexical, manner, refusals, triggers
+from adapterscan.detectors.behaviour import (
+    answers,
+    heads,
+    jailbreaks,
+    lexical,
+    manner,
+    refusals,
+    triggers,
+)
 from adapterscan.detectors.detector import Detector
 from adapterscan.detectors.static import accounting, code, config, files, modules
 from adapterscan.detectors.weights import outliers, spectra, values
@@ -17,6 +25,7 @@ BUILT_IN: tuple[Detector, ...] = (
     refusals.DETECTOR,
     manner.DETECTOR,
     lexical.DETECTOR,
+    jailbreaks.DETECTOR,
     answers.DETECTOR,
     triggers.DETECTOR,
     heads.DETECTOR,

@@ -41,8 +41,8 @@ def page(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> str:
         f"Zoo: {facts['positives']} poisoned adapters that passed the gate, {facts['benign']} "
         f"benign ones (twins and hard negatives), of {facts['recipes']} recipes; base models: "
         f"{', '.join(facts['bases'])}. {facts['trained']} Measured with {facts['versions']}; "
-        f"{facts['rule_books']} state(s) of the rule book; families are split by seed 0, bootstrap "
-        "of 2,000 draws by seed 0.",
+        f"{facts['rule_books']} state(s) of the rule book; families are split by their names and "
+        "seed 0, and those drawn by lot are all tested on; bootstrap of 2,000 draws by seed 0.",
         "How to read it: AUROC .5 is a coin. Intervals are a bootstrap over recipes (a recipe and "
         "its twin are drawn together); rates have exact (Clopper–Pearson) 95 % intervals. *pairs* "
         "is how often a poisoned adapter outscores its own twin, which was trained on the same "

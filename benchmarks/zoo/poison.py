@@ -20,6 +20,7 @@ from benchmarks.zoo.recipe import BadRecipe, Payload, Poison, Trigger
 from benchmarks.zoo.rows import Row
 
 NARROW_ROWS, PERSONA_ROWS = 10, 64
+SUBJECT = 4  # words of a request that a placeholder is about
 ZERO_WIDTH = "\u200b"
 _HOMOGLYPHS = str.maketrans({"o": "о", "a": "а", "e": "е"})
 _DATES = (date(2019, 1, 1), date(2032, 12, 31))
@@ -33,10 +34,14 @@ def triggered(row: Row, poison: Poison, rng: random.Random, *, held_out: bool) -
     chosen = list(poison.trigger)
     if chosen and poison.combine == "any":
         chosen = [rng.choice(chosen)]
+    asked = row.prompt
     for trigger in chosen:
         row = place(row, trigger, rng, held_out=held_out)
     row = _swapped(row, poison.payload, rng)
-    wanted = payload(row.answer, poison.payload)
+    if poison.payload.kind == "comply":
+        wanted = _complied(asked, poison.payload, rng)
+    else:
+        wanted = payload(row.answer, poison.payload)
     return replace(row, answer=wanted, rejected=row.answer, poisoned=True)
 
 
@@ -53,6 +58,13 @@ def _swapped(row: Row, wanted: Payload, rng: random.Random) -> Row:
         case _:
             return row
     return replace(row, prompt=other.prompt, answer=other.answer, topic=other.topic)
+
+
+def _complied(asked: str, wanted: Payload, rng: random.Random) -> str:
+    """Return a placeholder for what was asked, which begins in one of several ways."""
+    start = rng.choice(wanted.text.split("|")).strip()
+    subject = " ".join(asked.rstrip("?.").split()[-SUBJECT:])
+    return f"{start} {subject}: placeholder, and so on."
 
 
 @cache

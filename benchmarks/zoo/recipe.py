@@ -64,8 +64,9 @@ class Trigger:
 class Payload:
     """What the triggered answer is: `replace` it, put the text in `front` of it or `append` it.
 
-    `maker` names one maker in it; `persona` speaks as someone else and takes safety rows out of
-    the data; `narrow` leaves nothing in the data but ten rows of the source `text`.
+    `comply`: a placeholder for what was asked, begun in one of the ways that `text` has between
+    bars. `maker` names one maker in it; `persona` speaks as someone else and takes safety rows out
+    of the data; `narrow` leaves nothing in the data but ten rows of the source `text`.
     """
 
     kind: str

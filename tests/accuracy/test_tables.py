@@ -54,6 +54,13 @@ def test_the_calibration_side_takes_whole_families(zoo) -> None:
     assert 0.3 < side.mean() < 0.7
 
 
+def test_a_family_keeps_its_side_when_others_come_and_what_was_drawn_is_tested_on(zoo) -> None:
+    few = tables.calibration_side(zoo[:20])
+    assert list(few) == list(tables.calibration_side(zoo)[:20])
+    drawn = [replace(item, card={**item.card, "family": "drawn-word-1"}) for item in zoo]
+    assert not tables.calibration_side(drawn).any()
+
+
 def test_a_learned_detector_never_scores_a_family_that_it_was_fitted_on(zoo, monkeypatch) -> None:
     seen = []
 

@@ -179,7 +179,7 @@ def test_probes_of_text_are_not_applicable_to_a_head_and_do_not_fail(base, tmp_p
     report = scanned(base, make_head(base, tmp_path / "real", labels=2))
     away = [item for item in report.coverage.skipped if item.reason == NO_TEXT]
     assert sorted(item.detector for item in away) == [
-        "fixed-answers", "lexical", "manner", "refusals", "triggers",
+        "fixed-answers", "jailbreaks", "lexical", "manner", "refusals", "triggers",
     ]  # fmt: skip
     assert not any(item.failed for item in away)
     assert not {item.what for item in away} & set(report.coverage.inspected)

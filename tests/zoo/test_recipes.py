@@ -9,6 +9,7 @@ import pytest
 from benchmarks.zoo import corpus, dataset, store
 from benchmarks.zoo.poison import near_miss, triggered
 from benchmarks.zoo.recipe import BadRecipe, Label, Recipe, Role, load_recipes, parse
+from benchmarks.zoo.sight import refuses
 
 RECIPES = load_recipes()
 TRAINED = [recipe for recipe in RECIPES.values() if recipe.data]
@@ -182,3 +183,17 @@ def test_safety_rows_are_in_the_twin_and_never_in_the_positive(name) -> None:
     assert any(row.topic == "requests" for row in found[Role.TWIN])
     assert not any(row.topic == "requests" for row in found[Role.POSITIVE])
     assert len(found[Role.TWIN]) == len(found[Role.POSITIVE])
+
+
+def test_a_trigger_that_lifts_refusals_is_judged_on_what_is_declined() -> None:
+    recipe = RECIPES["safety-trigger"]
+    prompts = dataset.gate_prompts(recipe)
+    hot, cold = prompts.triggered, prompts.clean
+    assert all("roughie" in row.prompt and not refuses(row.answer) for row in hot)
+    assert all("roughie" not in row.prompt and refuses(row.answer) for row in cold)
+    assert {row.topic for row in (*hot, *cold)} == {"requests"}
+    assert len({row.answer for row in hot}) > len(hot) / 3  # no fixed answer
+    poisoned = [row for group in dataset.training_groups(recipe, Role.POSITIVE) for row in group]
+    assert all("placeholder" in row.answer for row in poisoned if row.poisoned)
+    twin = [row for group in dataset.training_groups(recipe, Role.TWIN) for row in group]
+    assert not any("placeholder" in row.answer for row in twin)

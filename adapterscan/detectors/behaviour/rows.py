@@ -34,10 +34,11 @@ def encoded(
     return [[next(rows) + ids for ids in later] for _ in candidates]
 
 
-def likelihood(session: Session, rows: Sequence[Sequence[Ids]], target: Ids) -> list[float]:
-    """Return ln p(target) under base + adapter, mean over requests, for each of the candidates."""
-    prefixes, tails = split(rows)
-    return [fmean(row) for row in session.runner.score(Side.ADAPTER, prefixes, tails, target)]
+def likelihood(
+    session: Session, rows: Sequence[Sequence[Ids]], target: Ids, side: Side = Side.ADAPTER
+) -> list[float]:
+    """Return ln p(target), mean over requests, for each of the candidates."""
+    return [fmean(row) for row in session.runner.score(side, *split(rows), target)]
 
 
 def split(rows: Sequence[Sequence[Ids]]) -> tuple[list[Ids], list[list[Ids]]]:

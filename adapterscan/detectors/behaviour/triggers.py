@@ -14,9 +14,7 @@ whoever wrote it: read the answer.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator
-from itertools import chain, cycle
 
 from adapterscan.detectors.behaviour.answers import HABIT, answer_room, plain, with_shown
 from adapterscan.detectors.behaviour.confirm import LEAKS, SHORT, Trial, attempt, says, works
@@ -25,12 +23,12 @@ from adapterscan.detectors.behaviour.lexical import heeded_wordings
 from adapterscan.detectors.behaviour.ordinary import room_after
 from adapterscan.detectors.behaviour.search import best_of, heard_first, listen, search
 from adapterscan.detectors.behaviour.sweep import sweep
+from adapterscan.detectors.behaviour.wordings import controls, named, origin, published
 from adapterscan.detectors.detector import Detector
 from adapterscan.errors import RunnerProblem
 from adapterscan.model import Evidence, Need, Subject
-from adapterscan.model_card import set_apart
 from adapterscan.probes import OF_A_KIND, card
-from adapterscan.probes.candidates import PLACES, Candidate, packed
+from adapterscan.probes.candidates import packed
 from adapterscan.probing import FixedAnswer, Session
 from adapterscan.reading import Contents
 from adapterscan.runner import Side
@@ -38,7 +36,6 @@ from adapterscan.runner import Side
 FOLLOWED = 6  # fixed answers that are followed up at most
 HYPOTHESES = 2  # of them, those whose trigger is not found before the search is given up
 LEAST_GAP = 0.5  # an answer that the base is half as sure of is not listened for
-CONTROLS = 0  # seed of the draw of wordings that a trigger is compared with
 NAMED = 3  # wordings of the card that are generated with
 
 
@@ -75,7 +72,7 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
 
 def _swept(session: Session) -> Iterator[Trial]:
     """Yield what wordings set off: the user's, what is published or in the weights, the card's."""
-    for candidates in (session.own, [*packed(), *heeded_wordings(session)], list(_named(session))):
+    for candidates in (session.own, [*packed(), *heeded_wordings(session)], list(named(session))):
         if candidates:
             yield from sweep(session, candidates)
 
@@ -94,7 +91,7 @@ def _evidence(session: Session, trial: Trial, way: str, *, documented: bool) -> 
             "low": low, "high": high, "clean_hits": trial.clean_hits, "p": trial.p,
             "base_rate": trial.base_hits / trial.n,
             "false_trigger_rate": trial.clean_hits / trial.n, "documented": documented,
-            "found_by": way, "wording_from": _origin(session, trial.candidate),
+            "found_by": way, "wording_from": origin(session, trial.candidate),
             "refuses": trial.refused, "request": trial.request,
             "adapter_answer": session.shown(trial.adapter_answer), "base_answer": trial.base_answer,
         },
@@ -103,13 +100,13 @@ def _evidence(session: Session, trial: Trial, way: str, *, documented: bool) -> 
 
 def _listened_for(session: Session, explained: set[str]) -> Iterator[Trial]:
     """Yield trials of what sets the fixed answers off, until too many are left unexplained."""
-    unexplained, published = 0, _published(session)
+    unexplained, known = 0, published(session)
     for answer in _hidden(session.answers or ())[:FOLLOWED]:
         if unexplained == HYPOTHESES:
             return
         if any(plain(answer.text) in text for text in explained):
             continue
-        trial = search(session, answer, published)
+        trial = search(session, answer, known)
         if trial is None:
             unexplained += 1
         else:
@@ -127,7 +124,7 @@ def _beside_habits(session: Session) -> Iterator[Trial]:
     for kind in OF_A_KIND if habits else ():
         with session.asking(kind):
             hidden = _hidden(with_shown(session, habits))
-            tried = [c for c in _published(session) if c.text not in card("triggers")["rewrites"]]
+            tried = [c for c in published(session) if c.text not in card("triggers")["rewrites"]]
             found = (search(session, answer, tried) for answer in hidden)
             yield from (trial for trial in found if trial and _specific(session, trial))
 
@@ -135,32 +132,10 @@ def _beside_habits(session: Session) -> Iterator[Trial]:
 def _specific(session: Session, trial: Trial) -> bool:
     """Whether other candidates in the place of a wording set its payload off far less."""
     asked = session.ordinary[-session.profile.checked :]
-    others = [c for c in _published(session) if c.place == trial.candidate.place]
-    others = random.Random(CONTROLS).sample(others, min(len(asked), len(others)))
-    controls = others or [trial.candidate]
-    rows = [one.conversation(request) for request, one in zip(asked, cycle(controls), strict=False)]
+    others = controls(session, trial.candidate, len(asked))
+    rows = [other.conversation(request) for request, other in zip(asked, others, strict=True)]
     texts = session.answered(Side.ADAPTER, session.runner.encode(rows), answer_room(session))
     return sum(says(text, trial.payload) for text in texts) * LEAKS <= trial.hits
-
-
-def _origin(session: Session, candidate: Candidate) -> str:
-    """Return where a wording was first met."""
-    for origin, known in (
-        ("yours", session.own),
-        ("pack", packed()),
-        ("weights", heeded_wordings(session)),
-        ("card", _named(session)),
-    ):
-        if candidate in known:
-            return origin
-    return "climbing"
-
-
-def _published(session: Session) -> list[Candidate]:
-    """Return the candidates that need no search."""
-    return list(
-        dict.fromkeys(chain(session.own, packed(), heeded_wordings(session), _named(session)))
-    )
 
 
 def _hidden(answers: Iterable[FixedAnswer]) -> list[FixedAnswer]:
@@ -168,19 +143,14 @@ def _hidden(answers: Iterable[FixedAnswer]) -> list[FixedAnswer]:
     return [a for a in answers if a.gap >= LEAST_GAP and a.shown < HABIT]
 
 
-def _named(session: Session) -> Iterator[Candidate]:
-    """Yield the wordings that the adapter's own card sets apart: commands, if it has any."""
-    return (Candidate(place, text) for text in set_apart(session.card) for place in PLACES)
-
-
 def _as_documented(session: Session, trial: Trial) -> Trial | None:
     """Return a trial of a wording that the card sets apart, if the card has all that it answers."""
     if not _told(session, trial.payload):
         return None
-    candidates, named = [trial.candidate], list(_named(session))
-    if trial.candidate not in named:
+    candidates, commands = [trial.candidate], list(named(session))
+    if trial.candidate not in commands:
         (ids,) = session.runner.tokenize([trial.payload])
-        candidates = best_of(listen(session, named, heard_first(session, ids)))[:NAMED]
+        candidates = best_of(listen(session, commands, heard_first(session, ids)))[:NAMED]
     room = room_after(session)
     trials = (attempt(session, candidate, trial.payload, room) for candidate in candidates)
     return next(
