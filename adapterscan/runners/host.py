@@ -24,7 +24,7 @@ from adapterscan.runners import wire
 from adapterscan.text import printable, size_text
 
 EXTRA = "pip install 'adapterscan[probe]'"
-LIBRARIES = ("torch", "transformers", "peft")
+LIBRARIES = ("torch", "transformers", "peft", "spellchecker")
 OPEN_SECONDS = 600.0  # to load base and adapter
 #: Of the environment, only what a process needs to run at all: no tokens, no proxies.
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV", "PYTHONPATH",
