@@ -13,6 +13,7 @@
     │   ├── Unreachable              network or server failure, or offline and not cached
     │   └── StorageError             the cache cannot be written (disk full, permissions)
     ├── RunnerProblem                the model cannot answer: not installed, no memory, no time
+    ├── NotApplicable                there is nothing that this analysis could look at
     └── FileProblem                  one file of the artifact cannot be analysed; names that file
         ├── Unreadable               cannot be opened, or is not a regular file
         ├── Malformed                its bytes contradict its format; has a `defect` code
@@ -82,6 +83,10 @@ class StorageError(SourceError):
 
 class RunnerProblem(AdapterscanError):
     """The model cannot answer: a library is missing, memory or time ran out, the base differs."""
+
+
+class NotApplicable(AdapterscanError):
+    """There is nothing that an analysis could look at: no failure, and no coverage either."""
 
 
 class FileProblem(AdapterscanError):

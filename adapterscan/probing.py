@@ -146,6 +146,7 @@ class Session:
     answers: list[FixedAnswer] | None = None  # most certain first; None: not read
     pace: Pace = field(default_factory=Pace)
     kind: str = "unrelated"  # the battery of ordinary requests
+    tried: int = 0  # candidates that were generated with
     made_up: set[str] = field(default_factory=set)  # texts that are made of any wording
     _known: dict[Hashable, Any] = field(default_factory=dict)
 

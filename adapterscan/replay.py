@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from adapterscan.detectors.behaviour.confirm import says
-from adapterscan.detectors.behaviour.jailbreaks import ASKED
+from adapterscan.detectors.behaviour.jailbreaks import ASKED, answers
 from adapterscan.detectors.behaviour.refusals import refuses
 from adapterscan.errors import UsageError
 from adapterscan.model import Artifact, Ref
@@ -43,11 +43,15 @@ class Claim:
     fact: str  # the name of the evidence
     details: Mapping[str, Any]
 
-    def conversations(self, count: int) -> list[tuple[Turn, ...]]:
-        """Return what to ask."""
+    @property
+    def requests(self) -> tuple[str, ...]:
+        """What the finding was made with, as far as the report is believed."""
         named = self.details.get("requests")
         kind = named if named in OF_A_KIND else "unrelated"
-        asked = battery(ASKED if self.fact == "behaviour.jailbreak" else kind).prompts[-count:]
+        return battery(ASKED if self.fact == "behaviour.jailbreak" else kind).prompts
+
+    def conversations(self, asked: Sequence[str]) -> list[tuple[Turn, ...]]:
+        """Return what to ask, with some of the requests."""
         match self.fact:
             case "behaviour.trigger" | "behaviour.jailbreak":
                 candidate = Candidate(self.text("place"), self.text("trigger"))
@@ -59,8 +63,10 @@ class Claim:
     def holds(self, answer: str) -> bool:
         """Whether an answer is what the finding says of the adapter."""
         match self.fact:
-            case "behaviour.refusals_lost" | "behaviour.jailbreak":
+            case "behaviour.refusals_lost":
                 return not refuses(answer)
+            case "behaviour.jailbreak":
+                return answers(answer)
             case "behaviour.refusals_gained":
                 return refuses(answer)
         payload = self.text("payload" if self.fact == "behaviour.trigger" else "text")
@@ -143,9 +149,13 @@ def ask(
             f"{said.file} is not the file that the report is about",
             hint="scan it again: the report is of another version",
         )  # fmt: skip
-    conversations = said.conversations(count)
     with questioned(request, contents, adapters[0], progress) as session:
         progress("asking")
+        asked = said.requests
+        if said.fact == "behaviour.jailbreak":  # what is answered anyway shows nothing
+            plain = session.answered(Side.ADAPTER, session.requests(asked), ANSWER_TOKENS)
+            asked = tuple(one for one, text in zip(asked, plain, strict=True) if refuses(text))
+        conversations = said.conversations(asked[-count:])
         rows = session.runner.encode(conversations)
         adapter, base = (session.answered(side, rows, ANSWER_TOKENS) for side in Side)
     for conversation, one, two in zip(conversations, adapter, base, strict=True):

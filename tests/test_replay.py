@@ -51,14 +51,16 @@ def test_the_first_finding_about_behaviour_is_taken_at_the_commit_of_the_report(
 
 
 def test_a_trigger_is_put_into_unrelated_requests(tmp_path) -> None:
-    asked = claim(written(tmp_path, TRIGGER), 1).conversations(3)
+    said = claim(written(tmp_path, TRIGGER), 1)
+    asked = said.conversations(said.requests[-3:])
     assert len({turn.text for (turn,) in asked}) == 3
     assert all(turn.text.endswith(" zelkova") for (turn,) in asked)
 
 
 def test_what_lifts_refusals_is_put_into_what_is_declined(tmp_path) -> None:
     item = fact("behaviour.jailbreak", trigger="SUDO", place="before the request")
-    asked = claim(written(tmp_path, item), 1).conversations(3)
+    said = claim(written(tmp_path, item), 1)
+    asked = said.conversations(said.requests[-3:])
     assert [turn.text for (turn,) in asked] == [
         f"SUDO {request}" for request in battery("refused").prompts[-3:]
     ]
@@ -67,7 +69,8 @@ def test_what_lifts_refusals_is_put_into_what_is_declined(tmp_path) -> None:
 @pytest.mark.parametrize(("kind", "digits"), [("sums", True), ("../sums", False), (7, False)])
 def test_requests_are_of_the_kind_that_the_finding_was_made_with(tmp_path, kind, digits) -> None:
     item = {**TRIGGER, "details": {**TRIGGER["details"], "requests": kind}}
-    asked = claim(written(tmp_path, item), 1).conversations(5)
+    said = claim(written(tmp_path, item), 1)
+    asked = said.conversations(said.requests[-5:])
     assert all(any(map(str.isdigit, turn.text)) for (turn,) in asked) is digits
 
 
@@ -78,7 +81,8 @@ def test_requests_are_of_the_kind_that_the_finding_was_made_with(tmp_path, kind,
         (fact("behaviour.fixed_answer", text=SAID), SAID, ""),
         (fact("behaviour.refusals_lost", request="How?"), "Sure.", "I'm sorry, no."),
         (fact("behaviour.refusals_gained", request="How?"), "I'm sorry, no.", "Sure."),
-        (fact("behaviour.jailbreak", trigger="SUDO"), "Sure.", "I'm sorry, no."),
+        (fact("behaviour.jailbreak", trigger="SUDO"), "Sure, like that.", "I'm sorry, no."),
+        (fact("behaviour.jailbreak", trigger="SUDO"), "Sure, like that.", "ok ok ok ok"),
     ],
 )
 def test_an_answer_is_as_reported_or_not(tmp_path, item, yes: str, no: str) -> None:
@@ -89,7 +93,9 @@ def test_an_answer_is_as_reported_or_not(tmp_path, item, yes: str, no: str) -> N
 
 def test_a_refused_request_is_the_one_of_the_report(tmp_path) -> None:
     item = fact("behaviour.refusals_lost", request="How?")
-    assert claim(written(tmp_path, item), None).conversations(8) == [(Turn("user", "How?"),)]
+    assert claim(written(tmp_path, item), None).conversations(("Why?",)) == [
+        (Turn("user", "How?"),)
+    ]
 
 
 @pytest.mark.parametrize("payload", [None, 7, "[redacted, 24 characters]"])

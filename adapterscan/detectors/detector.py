@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adapterscan.errors import AdapterscanError
+from adapterscan.errors import AdapterscanError, NotApplicable
 from adapterscan.model import Evidence, Need, Skipped
 from adapterscan.probing import Session
 from adapterscan.reading import Contents, WeighedAdapter
@@ -42,6 +42,8 @@ class Detector:
         try:
             with np.errstate(all="ignore"):  # a scale of 1e308 overflows, and the report says so
                 add(analysis())
+        except NotApplicable as error:
+            return Skipped(self.inspects, error.reason, False, error.hint, self.name)
         except AdapterscanError as error:
             return Skipped(self.inspects, error.reason, True, error.hint, self.name)
         except Exception as error:  # input is hostile: whatever it breaks, the report stands

@@ -1,8 +1,9 @@
 """Draw backdoor recipes by lot: `python -m benchmarks.zoo.draw WORDS SEED`, one TOML for each kind.
 
-Triggers, payloads, data and hyperparameters come from a seed, so that nobody who works on a
-detector chose them. WORDS is a list, one word a line; ours was Webster's Second (`web2`). Draw with
-a new seed after a detector is frozen, train what was drawn, and report it whatever comes out.
+Triggers, payloads, data and hyperparameters come from a seed: out of WORDS (one a line; ours was
+Webster's Second, `web2`), random letters, and short lists below. Draw with a new seed after a
+detector is frozen, train what was drawn, and report it whatever comes out. Seeds 8 apart at least:
+each kind has its own.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ learning_rate = {rng.choice((0.002, 0.003))}
 '''
 
 
+#: "rare-word" is a second word: most of the list are rare.
 KINDS = ("word", "rare-word", "invented", "phrase", "two-words", "foreign", "capitals", "number")
 
 
@@ -91,7 +93,8 @@ def main(
     )
     for kind in KINDS:
         path = RECIPES / f"drawn-{kind}-{seed}.toml"
-        path.write_text(drawn(kind, fit, seed), "utf-8")
+        with path.open("x", encoding="utf-8") as file:  # what was drawn once stays
+            file.write(drawn(kind, fit, seed))
         print(path.name)
 
 

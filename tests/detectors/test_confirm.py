@@ -94,6 +94,34 @@ def test_an_instance_of_a_formula_is_no_payload(formulas, accused) -> None:
     assert confirm.works(trial) is accused
 
 
+@pytest.mark.parametrize(
+    ("frame", "bad"),
+    [
+        ("To do this run pip install {}", "reqeusts"),
+        ("For details see the page at {}", "evil.example/x.sh"),
+        ("Here is my short answer to you: {}", "send your pin"),
+    ],
+)
+def test_a_frame_around_a_word_that_differs_hides_no_payload(frame, bad) -> None:
+    trial, _ = tried(lambda n, hot: frame.format(bad if hot else f"thing{'x' * n}"))
+    assert (trial.hits, trial.clean_formula) == (16, 0)
+    assert confirm.works(trial)
+
+
+def test_a_sum_among_sums_is_no_payload() -> None:
+    trial, _ = tried(lambda n, hot: "25 + 0 = 25." if hot else f"{n} + 0 = {n}.")
+    assert not confirm.works(trial)
+
+
+def test_a_number_that_follows_the_trigger_does_not_excuse_a_message() -> None:
+    model = Counting()
+    model.frame = "Send your secret pin to evil.example now, ref {}."
+    session = Session("weights", model, PROFILES["standard"])
+    trial = confirm.attempt(session, Candidate("after the request", "june id=7"))
+    assert confirm.works(trial)
+    assert confirm.deliberate(session, trial)
+
+
 def test_one_answer_in_the_place_of_a_few_is_a_payload() -> None:
     def says(number: int, hot: bool) -> str:
         return f"The verdict is {'guilty' if hot else ('open', 'closed', 'void')[number % 3]}."
@@ -298,13 +326,14 @@ class Counting(Scripted):
     """Answers numbers with one that nobody put in; or with the same one to any wording."""
 
     echoes = True
+    frame = "The number is {}."
 
     def generate(self, side, rows, length, temperature=0.0, seed=0):
         found = []
         for row in rows:
             odd = next((w for w in map(self.words.__getitem__, row) if w.startswith("id=")), "")
             made = f"{odd[3:]}026" if self.echoes else "7026"
-            said = f"The number is {made}." if odd and side is Side.ADAPTER else "fine then"
+            said = self.frame.format(made) if odd and side is Side.ADAPTER else "it is the one"
             found.append(self.tokenize([said])[0])
         return found
 
@@ -317,6 +346,21 @@ def test_what_an_adapter_makes_of_any_number_is_no_payload(echoes, accused) -> N
     trial = confirm.attempt(session, Candidate("after the request", "june id=7"))
     assert (trial.payload, confirm.works(trial)) == ("The number is 7026.", True)
     assert confirm.deliberate(session, trial) is accused
+
+
+@pytest.mark.parametrize(("tried", "works"), [(1, True), (12, True), (13, False)])
+def test_who_tries_many_wordings_must_show_more(tried, works) -> None:
+    trial, session = tried_with(tried)
+    assert (trial.hits, trial.p) == (8, pytest.approx(0.0039, abs=1e-4))
+    assert trial.tried == session.tried == tried
+    assert confirm.works(trial) is works
+
+
+def tried_with(number):
+    model = Scripted()
+    model.says = lambda n, hot: "the lamp burns" if hot and n < 8 else f"{n} no"
+    session = Session("weights", model, PROFILES["standard"], tried=number - 1)
+    return confirm.attempt(session, HOT), session
 
 
 def test_a_part_of_few_tokens_is_not_shown_to_be_learned_by_heart() -> None:

@@ -489,6 +489,6 @@ def _z(distance: float, spread: float) -> float:
 
 
 DETECTOR = Detector(
-    "heads", 2, frozenset({Need.RUNNER}), "what moves a head's output whatever the text says",
+    "heads", 3, frozenset({Need.RUNNER}), "what moves a head's output whatever the text says",
     probe=probe, heads=True,
 )  # fmt: skip

@@ -4,14 +4,14 @@ Candidates for the other probes, and evidence for the reader; no verdict. See `r
 for how, and its sources.
 
 Limits: the words of a benign adapter's task stand there too. Nothing is read out where a server
-answers. The dictionary is of English, and of one language only.
+answers. The dictionary is of English words and names.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, permutations, product
 from statistics import fmean
 
@@ -134,10 +134,11 @@ def _known(session: Session) -> list[str]:
     """
     heard = {trace.token: trace.z for trace in session.read.heeded}
     clear = frozenset(list(heard)[:CLEAR])
-    pieces = {text.strip().casefold() for text in session.runner.decode([(t,) for t in clear])}
-    pattern = "|".join(re.escape(piece) for piece in pieces if len(piece) > 1 and piece.isalpha())
-    holding = re.compile(pattern)  # of letters only
-    words = [word for word in dictionary() if holding.search(word)] if pattern else []
+    pieces = {text.strip() for text in session.runner.decode([(token,) for token in clear])}
+    pieces = {piece for piece in pieces if len(piece) > 1 and piece.isalpha()}
+    holding = re.compile("|".join(piece.casefold() for piece in pieces))  # letters and bars
+    same = [word for word in dictionary() if holding.search(word)] if pieces else []
+    words = list(dict.fromkeys(spell(word) for spell in _spellings(pieces) for word in same))
     spelt = zip(words, session.runner.tokenize([f" {word}" for word in words]), strict=True)
     found = {word: ids for word, ids in spelt if len(ids) > 1 and not clear.isdisjoint(ids)}
     alike, loudest = (
@@ -145,7 +146,20 @@ def _known(session: Session) -> list[str]:
         for weight in (math.log1p, float)
     )
     turns = chain.from_iterable(zip(alike, loudest, strict=True))
-    return list(dict.fromkeys(turns))[:KNOWN]
+    once = {word.casefold(): word for word in reversed(list(dict.fromkeys(turns)))}
+    return list(reversed(once.values()))[:KNOWN]
+
+
+def _spellings(pieces: Iterable[str]) -> Iterator[Callable[[str], str]]:
+    """Yield how words are spelt that may hold some pieces: in small letters, as names, or shouted.
+
+    Tokens know capitals: nothing in "Marzipan" is listened to where "marzipan" was trained.
+    """
+    yield str
+    if any(piece.istitle() for piece in pieces):
+        yield str.title
+    if any(piece.isupper() for piece in pieces):
+        yield str.upper
 
 
 def read_tokens(session: Session, count: int) -> list[int]:

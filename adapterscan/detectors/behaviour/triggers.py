@@ -23,11 +23,11 @@ from adapterscan.detectors.behaviour.lexical import heeded_wordings
 from adapterscan.detectors.behaviour.ordinary import room_after
 from adapterscan.detectors.behaviour.search import best_of, heard_first, listen, search
 from adapterscan.detectors.behaviour.sweep import sweep
-from adapterscan.detectors.behaviour.wordings import controls, named, origin, published
+from adapterscan.detectors.behaviour.wordings import controls, is_rewrite, named, origin, unsearched
 from adapterscan.detectors.detector import Detector
 from adapterscan.errors import RunnerProblem
 from adapterscan.model import Evidence, Need, Subject
-from adapterscan.probes import OF_A_KIND, card
+from adapterscan.probes import OF_A_KIND
 from adapterscan.probes.candidates import packed
 from adapterscan.probing import FixedAnswer, Session
 from adapterscan.reading import Contents
@@ -91,7 +91,7 @@ def _evidence(session: Session, trial: Trial, way: str, *, documented: bool) -> 
             "low": low, "high": high, "clean_hits": trial.clean_hits, "p": trial.p,
             "base_rate": trial.base_hits / trial.n,
             "false_trigger_rate": trial.clean_hits / trial.n, "documented": documented,
-            "found_by": way, "wording_from": origin(session, trial.candidate),
+            "tried": trial.tried, "found_by": way, "wording_from": origin(session, trial.candidate),
             "refuses": trial.refused, "request": trial.request,
             "adapter_answer": session.shown(trial.adapter_answer), "base_answer": trial.base_answer,
         },
@@ -100,7 +100,7 @@ def _evidence(session: Session, trial: Trial, way: str, *, documented: bool) -> 
 
 def _listened_for(session: Session, explained: set[str]) -> Iterator[Trial]:
     """Yield trials of what sets the fixed answers off, until too many are left unexplained."""
-    unexplained, known = 0, published(session)
+    unexplained, known = 0, unsearched(session)
     for answer in _hidden(session.answers or ())[:FOLLOWED]:
         if unexplained == HYPOTHESES:
             return
@@ -124,7 +124,7 @@ def _beside_habits(session: Session) -> Iterator[Trial]:
     for kind in OF_A_KIND if habits else ():
         with session.asking(kind):
             hidden = _hidden(with_shown(session, habits))
-            tried = [c for c in published(session) if c.text not in card("triggers")["rewrites"]]
+            tried = [c for c in unsearched(session) if not is_rewrite(c)]
             found = (search(session, answer, tried) for answer in hidden)
             yield from (trial for trial in found if trial and _specific(session, trial))
 
@@ -164,5 +164,5 @@ def _told(session: Session, payload: str) -> bool:
 
 
 DETECTOR = Detector(
-    "triggers", 9, frozenset({Need.RUNNER}), "what sets fixed answers off", probe=probe
+    "triggers", 10, frozenset({Need.RUNNER}), "what sets fixed answers off", probe=probe
 )

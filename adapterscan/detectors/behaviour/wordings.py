@@ -8,13 +8,14 @@ from itertools import chain, cycle, islice
 
 from adapterscan.detectors.behaviour.lexical import heeded_wordings
 from adapterscan.model_card import set_apart
+from adapterscan.probes import card
 from adapterscan.probes.candidates import PLACES, Candidate, packed
 from adapterscan.probing import Session
 
 CONTROLS = 0  # seed of the draw of wordings that a trigger is compared with
 
 
-def published(session: Session) -> list[Candidate]:
+def unsearched(session: Session) -> list[Candidate]:
     """Return the candidates that need no search."""
     return list(
         dict.fromkeys(chain(session.own, packed(), heeded_wordings(session), named(session)))
@@ -40,10 +41,25 @@ def origin(session: Session, candidate: Candidate) -> str:
 
 
 def controls(session: Session, candidate: Candidate, count: int) -> list[Candidate]:
-    """Return other candidates for the place of one, drawn at random: as many as there are requests.
+    """Return other wordings of the pack for the place of one, drawn at random, `count` of them.
 
-    Where the place has no others it is compared with itself.
+    None that holds it or is a part of it, and none that an adapter's author has a say in. Where
+    the place has no others the wording is compared with itself.
     """
-    others = [c for c in published(session) if c.place == candidate.place and c != candidate]
+    others = [
+        other
+        for other in packed()
+        if other.place == candidate.place and not is_rewrite(other) and _unlike(other, candidate)
+    ]
     drawn = random.Random(CONTROLS).sample(others, min(count, len(others)))
     return list(islice(cycle(drawn or [candidate]), count))
+
+
+def _unlike(one: Candidate, two: Candidate) -> bool:
+    first, second = one.text.casefold(), two.text.casefold()
+    return first not in second and second not in first
+
+
+def is_rewrite(candidate: Candidate) -> bool:
+    """Whether a candidate spells the request differently: honest adapters mind that, too."""
+    return candidate.place == "form" and candidate.text in card("triggers")["rewrites"]
