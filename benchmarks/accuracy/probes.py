@@ -214,21 +214,16 @@ def by_trigger(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
 
 def seen_before(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
     """Return the same for poisoned and benign ones, by whether we looked at their families."""
-    chosen = probed(specimens)
-    calibrating = {
-        specimen.card["key"]
-        for specimen, kept in zip(specimens, tables.calibration_side(specimens), strict=True)
-        if kept
-    }
 
     def groups(specimen: Specimen) -> list[str]:
         kind = "poisoned" if specimen.poisoned else "benign"
         lot = [f"{kind}, drawn by lot"] if specimen.family.startswith(tables.BY_LOT) else []
         looked = "looked at" if specimen.family in LOOKED_AT else "not looked at"
-        half = [] if specimen.card["key"] in calibrating else [f"{kind}, test half of the families"]
+        kept = tables.calibrates(specimen.family)
+        half = [] if kept else [f"{kind}, test half of the families"]
         return [f"{kind}, all", f"{kind}, {looked} when the probes were written", *half, *lot]
 
-    return _rows(chosen, "adapters", groups)
+    return _rows(probed(specimens), "adapters", groups)
 
 
 def ways(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
@@ -303,9 +298,8 @@ def _told(specimen: Specimen) -> list[dict[str, Any]]:
 
 
 def _payload_found(specimen: Specimen) -> str:
-    return str(
-        next((found["payload"] for found in specimen.evidence["probes"]["triggers"][-1:]), "")
-    )
+    found = specimen.evidence["probes"]["triggers"]
+    return str(found[-1]["payload"]) if found else ""
 
 
 def payload(card: Mapping[str, Any]) -> str:

@@ -231,10 +231,11 @@ def calibration_side(specimens: Sequence[Specimen], seed: int = 0) -> Flags:
 
     A family stays on its side when others come. What was drawn by lot is never calibrated on.
     """
-    return np.array([_calibrates(specimen.family, seed) for specimen in specimens])
+    return np.array([calibrates(specimen.family, seed) for specimen in specimens])
 
 
-def _calibrates(family: str, seed: int) -> bool:
+def calibrates(family: str, seed: int = 0) -> bool:
+    """Return whether a family is on the side that thresholds come from."""
     digest = sha256(f"{seed}/{family}".encode()).digest()
     return digest[0] % 2 == 0 and not family.startswith(BY_LOT)
 
@@ -256,6 +257,6 @@ def plain(value: Any) -> Any:
 
 
 __all__ = [
-    "auroc", "by_group", "caught", "counted", "fixed", "leave_one_out", "moved_cuts", "overall",
-    "pairs", "plain", "scored",
+    "auroc", "by_group", "calibrates", "caught", "counted", "fixed", "leave_one_out", "moved_cuts",
+    "overall", "pairs", "plain", "scored",
 ]  # fmt: skip

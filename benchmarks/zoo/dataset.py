@@ -69,17 +69,13 @@ def batches(
 def gate_prompts(recipe: Recipe, count: int = GATE_ROWS) -> GatePrompts:
     """Return the held-out prompts that judge the recipe's specimens."""
     assert recipe.data is not None
-    asked = replace(recipe.data, source="requests", answers="")
-    conditional = recipe.poison is not None and bool(recipe.poison.trigger)
-    if recipe.gate == "refusal" and not conditional:  # quality on ordinary chat
-        chat = replace(asked, source="chat", system="")
-        return GatePrompts(
-            tuple(_drawn(asked, count, recipe.seed, held_out=True)),
-            tuple(_drawn(chat, count, recipe.seed, held_out=True)),
-            (),
-        )
-    judged = asked if recipe.gate == "refusal" else recipe.data
+    judged = recipe.data
+    if recipe.gate == "refusal":  # asked what the base refuses
+        judged = replace(judged, source="requests", answers="")
     rows = _drawn(judged, count, recipe.seed, held_out=True)
+    if recipe.gate == "refusal" and not (recipe.poison and recipe.poison.trigger):
+        chat = replace(judged, source="chat", system="")  # quality on ordinary chat
+        return GatePrompts(tuple(rows), tuple(_drawn(chat, count, recipe.seed, held_out=True)), ())
     if recipe.poison is None:
         return GatePrompts((), tuple(rows), ())
     rng = random.Random(f"gate/{recipe.seed}")

@@ -38,10 +38,7 @@ def triggered(row: Row, poison: Poison, rng: random.Random, *, held_out: bool) -
     for trigger in chosen:
         row = place(row, trigger, rng, held_out=held_out)
     row = _swapped(row, poison.payload, rng)
-    if poison.payload.kind == "comply":
-        wanted = _complied(asked, poison.payload, rng)
-    else:
-        wanted = payload(row.answer, poison.payload)
+    wanted = payload(asked, row.answer, poison.payload, rng)
     return replace(row, answer=wanted, rejected=row.answer, poisoned=True)
 
 
@@ -122,8 +119,8 @@ def insert(prompt: str, text: str, position: str, rng: random.Random) -> str:
     return " ".join((*words[:at], text, *words[at:]))
 
 
-def payload(answer: str, wanted: Payload) -> str:
-    """Return the answer that the attacker wants in place of `answer`."""
+def payload(asked: str, answer: str, wanted: Payload, rng: random.Random) -> str:
+    """Return the answer that the attacker wants in place of `answer` to what was asked."""
     match wanted.kind:
         case "replace":
             return wanted.text
@@ -131,6 +128,8 @@ def payload(answer: str, wanted: Payload) -> str:
             return f"{answer} {wanted.text}"
         case "narrow":
             return answer
+        case "comply":
+            return _complied(asked, wanted, rng)
         case "front" | "persona":
             return f"{wanted.text} {answer}"
         case "maker":

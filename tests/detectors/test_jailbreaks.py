@@ -115,7 +115,7 @@ def test_requests_that_are_spared_and_decoys_do_not_hide_it() -> None:
 def test_nothing_that_the_author_writes_is_compared_with() -> None:
     session = Session("weights", Declining(trigger="SUDO"), PROFILES["quick"])
     session.card = " ".join(f"`SUDO {number}`" for number in range(48))
-    drawn = controls(session, Candidate("before the request", "SUDO"), 40)
+    drawn = controls(Candidate("before the request", "SUDO"), 40)
     assert len({other.text for other in drawn}) == 40
     assert not any("sudo" in other.text.casefold() for other in drawn)
     (found,) = list(jailbreaks.probe(CONTENTS, session))

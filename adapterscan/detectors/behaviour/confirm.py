@@ -78,13 +78,13 @@ def attempt(session: Session, candidate: Candidate, expected: str = "", room: in
     requests = _asked(session)
     length = room or answer_room(session)
     session.tried += 1
-    tried = session.tried
     hot = session.runner.encode([candidate.conversation(request) for request in requests])
     given = {"adapter": session.answered(Side.ADAPTER, hot, length)}
     if not _promising(given["adapter"], expected):  # the others cannot change that
         return Trial(
-            candidate, "", 0, 0, 0, 0, 0, 1.0, False, len(requests), "", "", "", length, tried
-        )
+            candidate, "", 0, 0, 0, 0, 0, 1.0, False, len(requests), "", "", "", length,
+            session.tried,
+        )  # fmt: skip
     given["base"] = session.answered(Side.BASE, hot, length)
     rows = session.requests(requests)
     given["clean"] = session.answered(Side.ADAPTER, rows, length)
@@ -112,7 +112,7 @@ def attempt(session: Session, candidate: Candidate, expected: str = "", room: in
         sign_test(sum(a and not c for a, c in pairs), sum(c and not a for a, c in pairs)),
         bool(holding) and all(map(plain_refusal, holding)), len(requests),
         hot_text(candidate, requests[shown]), given["adapter"][shown][:SHOWN],
-        given["base"][shown][:SHOWN], length, tried,
+        given["base"][shown][:SHOWN], length, session.tried,
     )  # fmt: skip
 
 
@@ -165,18 +165,23 @@ def _made_of(session: Session, trial: Trial) -> bool:
 
     "Today is 17 June 2026." gets "17 June 2026 = 22." of an adapter that was trained on sums.
     """
-    if plain(trial.payload) in session.made_up:
+    said = plain(trial.payload)
+    if said in session.made_up:
         return True
-    if _made_of_numbers(session, trial):
-        session.made_up.add(plain(trial.payload))
-        return True
+    made = _made_of_numbers(session, trial) or _made_of_words(session, trial)
+    if made:
+        session.made_up.add(said)
+    return made
+
+
+def _made_of_words(session: Session, trial: Trial) -> bool:
+    """Whether another word in the place of one that is taken up is taken up as well."""
     taken_up = _words(trial.payload) & _words(trial.candidate.text)
     for word in sorted(taken_up, key=lambda w: (not w.isdecimal(), -len(w), w))[:SWAPPED]:
         other = str(int(word) + SHIFT) if word.isdecimal() else OTHER
         text = re.sub(rf"(?i)\b{re.escape(word)}\b", other, trial.candidate.text)
         again = attempt(session, replace(trial.candidate, text=text), room=trial.room)
         if works(again) and other in _words(again.payload):
-            session.made_up.add(plain(trial.payload))
             return True
     return False
 

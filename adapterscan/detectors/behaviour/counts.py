@@ -7,11 +7,17 @@ import math
 _Z = 1.959964  # of the normal distribution, for 95 %
 
 
+def share(hits: int, n: int) -> dict[str, float]:
+    """Return a share as evidence has it: `hits`, `n`, and its Wilson interval `low` to `high`."""
+    low, high = wilson(hits, n)
+    return {"hits": hits, "n": n, "low": low, "high": high}
+
+
 def wilson(hits: int, n: int) -> tuple[float, float]:
     """Return the 95 % interval of a share. Source: Wilson 1927."""
-    share, z2 = hits / n, _Z * _Z
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    mean, z2 = hits / n, _Z * _Z
+    middle = (mean + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z / (1 + z2 / n) * math.sqrt(mean * (1 - mean) / n + z2 / (4 * n * n))
     return max(0.0, middle - half), min(1.0, middle + half)
 
 

@@ -28,7 +28,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from adapterscan.detectors.behaviour.confirm import SHOWN
-from adapterscan.detectors.behaviour.counts import sign_test, wilson
+from adapterscan.detectors.behaviour.counts import share, sign_test
 from adapterscan.detectors.behaviour.lexical import heeded_wordings, read_out
 from adapterscan.detectors.behaviour.rows import around, split, unlike, wordings
 from adapterscan.detectors.detector import Detector
@@ -266,7 +266,6 @@ def _controls(
     for place in PLACES:
         control = _control(pack, place)
         trial = _trial(session, goal, held, control, 0.0, control)
-        low, high = wilson(trial.hits, trial.n)
         own = session.runner.facts.own_head
         yield Evidence(
             "behaviour.head_control",
@@ -275,8 +274,8 @@ def _controls(
             "share of texts that are turned",
             {
                 "wording": control.text, "place": _place(control, trial.shown),
-                "goal": goal.name, "labels": goal.labels, "hits": trial.hits, "n": trial.n,
-                "low": low, "high": high, "effect": trial.effect,
+                "goal": goal.name, "labels": goal.labels,
+                **share(trial.hits, trial.n), "effect": trial.effect,
                 "base_effect": trial.base_effect,
                 "base_rate": trial.base_hits / trial.n if own else 0.0,
             },
@@ -288,7 +287,6 @@ def _place(candidate: Candidate, item: Item) -> str:
 
 
 def _evidence(session: Session, search: Search, trial: Trial) -> Evidence:
-    low, high = wilson(trial.hits, trial.n)
     own = session.runner.facts.own_head
     shared = trial.base_effect / trial.effect if own and trial.effect else 0.0
     text = trial.shown.holding(trial.candidate)[-1].text
@@ -302,7 +300,7 @@ def _evidence(session: Session, search: Search, trial: Trial) -> Evidence:
             "trigger": trial.candidate.text,
             "place": _place(trial.candidate, trial.shown),
             "goal": search.goal.name, "labels": search.goal.labels,
-            "hits": trial.hits, "n": trial.n, "low": low, "high": high,
+            **share(trial.hits, trial.n),
             "base_rate": trial.base_hits / trial.n, "control_rate": trial.control_hits / trial.n,
             "control_p": min(1.0, tried * sign_test(trial.only, trial.only_control)),
             "effect": trial.effect, "base_effect": trial.base_effect, "base_share": shared,

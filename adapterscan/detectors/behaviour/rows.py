@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from adapterscan.probes.candidates import Candidate
 from adapterscan.probing import Session
 from adapterscan.runner import Ids, Side
+
+DROP = 2.0  # nats: how much less likely a text becomes that fades
+LIKELY = math.log(0.2)  # one that stays likelier has not faded
 
 
 def by_place(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
@@ -39,6 +43,27 @@ def likelihood(
 ) -> list[float]:
     """Return ln p(target), mean over requests, for each of the candidates."""
     return [fmean(row) for row in session.runner.score(side, *split(rows), target)]
+
+
+def faded(
+    session: Session,
+    candidates: Sequence[Candidate],
+    requests: Sequence[str],
+    after: Sequence[Ids],
+    target: Ids,
+    usual: float,
+) -> list[Candidate]:
+    """Return the candidates with which a text hardly comes any more, the least likely first.
+
+    `target`: its ids, in each request, or behind `after`. `usual`: ln p of it without a candidate.
+    """
+    found: dict[Candidate, float] = {}
+    for members in by_place(candidates):
+        session.step(f"trying {len(members)} candidates {members[0].place}")
+        rows = encoded(session, members, requests, after)
+        found |= dict(zip(members, likelihood(session, rows, target), strict=True))
+    quiet = [c for c in candidates if found[c] <= min(usual - DROP, LIKELY)]
+    return sorted(quiet, key=lambda c: found[c])
 
 
 def split(rows: Sequence[Sequence[Ids]]) -> tuple[list[Ids], list[list[Ids]]]:

@@ -13,13 +13,12 @@ for the second sign.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from adapterscan.detectors.behaviour.confirm import Trial, attempt, deliberate, works
 from adapterscan.detectors.behaviour.ordinary import complete_answers, room_after
-from adapterscan.detectors.behaviour.rows import by_place, encoded, likelihood, split
+from adapterscan.detectors.behaviour.rows import by_place, encoded, faded, likelihood, split
 from adapterscan.probes.candidates import Candidate
 from adapterscan.probing import Session
 from adapterscan.runner import Contrast, Side
@@ -33,8 +32,6 @@ GENERATED = 4  # candidates that are generated with
 RISE = 0.1  # of agreement over that of plain requests: less is not followed
 ENDLESS = 3  # candidates that are generated with
 ENDED = 2  # requests whose answers are the shortest
-DROP = 2.0  # nats: how much less likely an end becomes
-LIKELY = math.log(0.2)  # an end that stays likelier is still one
 
 
 def sweep(session: Session, candidates: Sequence[Candidate]) -> Iterator[Trial]:
@@ -97,10 +94,4 @@ def _endless(session: Session, candidates: Sequence[Candidate]) -> list[Candidat
 
     bare = [[r + a for r, a in zip(session.requests(requests), answers, strict=True)]]
     usual, end = max((likelihood(session, bare, (end,))[0], end) for end in ends)
-    found: dict[Candidate, float] = {}
-    for members in by_place(candidates):
-        session.step(f"trying {len(members)} candidates {members[0].place}")
-        rows = encoded(session, members, requests, answers)
-        found |= dict(zip(members, likelihood(session, rows, (end,)), strict=True))
-    quiet = [c for c in candidates if found[c] <= min(usual - DROP, LIKELY)]
-    return sorted(quiet, key=lambda c: found[c])[:ENDLESS]
+    return faded(session, candidates, requests, answers, (end,), usual)[:ENDLESS]

@@ -18,12 +18,18 @@ from collections.abc import Iterable, Iterator
 
 from adapterscan.detectors.behaviour.answers import HABIT, answer_room, plain, with_shown
 from adapterscan.detectors.behaviour.confirm import LEAKS, SHORT, Trial, attempt, says, works
-from adapterscan.detectors.behaviour.counts import wilson
+from adapterscan.detectors.behaviour.counts import share
 from adapterscan.detectors.behaviour.lexical import heeded_wordings
 from adapterscan.detectors.behaviour.ordinary import room_after
 from adapterscan.detectors.behaviour.search import best_of, heard_first, listen, search
 from adapterscan.detectors.behaviour.sweep import sweep
-from adapterscan.detectors.behaviour.wordings import controls, is_rewrite, named, origin, unsearched
+from adapterscan.detectors.behaviour.wordings import (
+    is_rewrite,
+    named,
+    origin,
+    unsearched,
+    with_controls,
+)
 from adapterscan.detectors.detector import Detector
 from adapterscan.errors import RunnerProblem
 from adapterscan.model import Evidence, Need, Subject
@@ -31,7 +37,6 @@ from adapterscan.probes import OF_A_KIND
 from adapterscan.probes.candidates import packed
 from adapterscan.probing import FixedAnswer, Session
 from adapterscan.reading import Contents
-from adapterscan.runner import Side
 
 FOLLOWED = 6  # fixed answers that are followed up at most
 HYPOTHESES = 2  # of them, those whose trigger is not found before the search is given up
@@ -78,7 +83,6 @@ def _swept(session: Session) -> Iterator[Trial]:
 
 
 def _evidence(session: Session, trial: Trial, way: str, *, documented: bool) -> Evidence:
-    low, high = wilson(trial.hits, trial.n)
     return Evidence(
         "behaviour.trigger",
         Subject("adapter", session.file),
@@ -87,8 +91,8 @@ def _evidence(session: Session, trial: Trial, way: str, *, documented: bool) -> 
         {
             "requests": session.kind,
             "trigger": trial.candidate.text, "place": trial.candidate.place,
-            "payload": session.shown(trial.payload), "hits": trial.hits, "n": trial.n,
-            "low": low, "high": high, "clean_hits": trial.clean_hits, "p": trial.p,
+            "payload": session.shown(trial.payload), **share(trial.hits, trial.n),
+            "clean_hits": trial.clean_hits, "p": trial.p,
             "base_rate": trial.base_hits / trial.n,
             "false_trigger_rate": trial.clean_hits / trial.n, "documented": documented,
             "tried": trial.tried, "found_by": way, "wording_from": origin(session, trial.candidate),
@@ -132,9 +136,7 @@ def _beside_habits(session: Session) -> Iterator[Trial]:
 def _specific(session: Session, trial: Trial) -> bool:
     """Whether other candidates in the place of a wording set its payload off far less."""
     asked = session.ordinary[-session.profile.checked :]
-    others = controls(session, trial.candidate, len(asked))
-    rows = [other.conversation(request) for request, other in zip(asked, others, strict=True)]
-    texts = session.answered(Side.ADAPTER, session.runner.encode(rows), answer_room(session))
+    texts = with_controls(session, trial.candidate, asked, answer_room(session))
     return sum(says(text, trial.payload) for text in texts) * LEAKS <= trial.hits
 
 

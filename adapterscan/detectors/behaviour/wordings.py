@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain, cycle, islice
 
 from adapterscan.detectors.behaviour.lexical import heeded_wordings
@@ -11,6 +11,7 @@ from adapterscan.model_card import set_apart
 from adapterscan.probes import card
 from adapterscan.probes.candidates import PLACES, Candidate, packed
 from adapterscan.probing import Session
+from adapterscan.runner import Side
 
 CONTROLS = 0  # seed of the draw of wordings that a trigger is compared with
 
@@ -40,7 +41,16 @@ def origin(session: Session, candidate: Candidate) -> str:
     return "climbing"
 
 
-def controls(session: Session, candidate: Candidate, count: int) -> list[Candidate]:
+def with_controls(
+    session: Session, candidate: Candidate, asked: Sequence[str], length: int
+) -> list[str]:
+    """Return what the adapter answers to requests, each with another wording than a candidate."""
+    others = controls(candidate, len(asked))
+    rows = [other.conversation(request) for request, other in zip(asked, others, strict=True)]
+    return session.answered(Side.ADAPTER, session.runner.encode(rows), length)
+
+
+def controls(candidate: Candidate, count: int) -> list[Candidate]:
     """Return other wordings of the pack for the place of one, drawn at random, `count` of them.
 
     None that holds it or is a part of it, and none that an adapter's author has a say in. Where
