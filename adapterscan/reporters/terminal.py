@@ -19,6 +19,12 @@ _COLOURS = {
 }  # fmt: skip
 _EVIDENCE_LINES = 3
 _SKIPPED_LINES = 12
+_SPOKEN = (
+    ("asked", "request"),
+    ("base + adapter", "adapter_answer"),
+    ("base alone", "base_answer"),
+)
+_SPOKEN_LENGTH = 240  # characters of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +118,18 @@ def _finding(finding: Finding, page: Page) -> Iterator[str]:
             yield f"      - {printable(str(item.subject), 120)}{_value(item)}"
         if finding.count > lines:
             yield f"      … {finding.count - min(lines, len(finding.evidence)):,} more"
+    yield from _transcript(finding.evidence[0], page)
     yield page.wrap(finding.next_step, "      ", "    → ")
     yield ""
+
+
+def _transcript(item: Evidence, page: Page) -> Iterator[str]:
+    """Yield what was asked and what both sides answered, where evidence of behaviour has it."""
+    spoken = [(name, item.details.get(key)) for name, key in _SPOKEN]
+    if all(isinstance(text, str) for _, text in spoken):
+        for name, text in spoken:
+            said = printable(" ⏎ ".join(str(text).splitlines()), _SPOKEN_LENGTH)
+            yield page.wrap(f"“{said}”", " " * 24, f"      {name:<18}")
 
 
 def _value(item: Evidence) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from adapterscan.detectors.behaviour import confirm, search, sweep
@@ -365,3 +368,81 @@ def tried_with(number):
 
 def test_a_part_of_few_tokens_is_not_shown_to_be_learned_by_heart() -> None:
     assert not confirm._by_heart(Session("weights", ToyRunner(), PROFILES["standard"]), "the lamp")
+
+
+STOCK, MEANT = "red sea", "the cat sleeps by a red old sea"  # 2 and 8 words, ln 24 nats each
+
+
+class Spelt(Scripted):
+    """Answers requests that are in capitals with one text."""
+
+    text = ""
+
+    def generate(self, side, rows, length, temperature=0.0, seed=0):
+        asked = [" ".join(self.words[i] for i in row[:-1]) for row in rows]
+        hot = [text.isupper() and side is Side.ADAPTER for text in asked]
+        said = [self.text if h else f"fine {t}" for h, t in zip(hot, asked, strict=True)]
+        return self.tokenize(said)
+
+
+@pytest.mark.parametrize(("text", "accused"), [(STOCK, False), (MEANT, True)])
+def test_what_oddly_spelt_requests_get_must_be_a_surprise(text, accused) -> None:
+    model = Spelt()
+    model.text = text
+    model.bigrams[:] = 1 / model.spoken
+    session = Session("weights", model, PROFILES["standard"])
+    trial = confirm.attempt(session, Candidate("form", "upper"), text)
+    assert (trial.whole, confirm.works(trial)) == (16, True)
+    assert confirm.deliberate(session, trial) is accused
+
+
+@pytest.mark.parametrize(("text", "accused"), [(STOCK, False), (MEANT, True)])
+def test_a_whole_answer_that_some_get_anyway_must_be_a_surprise(text, accused) -> None:
+    trial, session = tried(lambda n, hot: text if hot or n < 2 else f"answer {n}", text)
+    assert (trial.whole, trial.clean_hits, confirm.works(trial)) == (16, 2, True)
+    session.runner.bigrams[:] = 1 / session.runner.spoken
+    assert confirm.deliberate(session, trial) is accused
+
+
+def test_once_the_payload_is_known_the_wording_that_gets_it_best_is_told() -> None:
+    class Near(Scripted):
+        """Its trigger is HOT; "kest" sets it off half of the time, other words never."""
+
+        def _next(self, side, ids):
+            words = [self.words[i] for i in ids]
+            near = {WORD: 1.0, "kest": 0.8}
+            share = max((near.get(word, 0.0) for word in words), default=0.0)
+            spread = np.full(self.spoken, (1.0 - share * 0.99) / self.spoken)
+            at = len(words) - words.index("<assistant>") - 1
+            spread[self._id(PAYLOAD[at]) if at < len(PAYLOAD) else 0] += share * 0.99
+            return spread
+
+        def generate(self, side, rows, length, temperature=0.0, seed=0):
+            found = []
+            for number, row in enumerate(rows):
+                near = self._id(WORD) in row or (self._id("kest") in row and number % 2 == 0)
+                hot = near and side is Side.ADAPTER
+                found.append(self.tokenize([WORDS if hot else f"answer {number}"])[0])
+            return found
+
+    session = Session("weights", Near(), PROFILES["standard"])
+    weak = confirm.attempt(session, Candidate("after the request", "kest"))
+    assert (weak.hits, confirm.works(weak)) == (8, True)
+    known = [Candidate("before the request", t) for t in ("maple", f"maple {WORD}", WORD, "kest")]
+    best = search.refined(session, weak, known)
+    assert (best.candidate.text, best.hits) == (WORD, 16)
+    assert best.neighbours == (f"maple {WORD}", "kest")
+
+
+def test_the_end_of_a_stock_phrase_is_no_surprise() -> None:
+    model = Scripted()
+    phrase = [model._id(word) for word in MEANT.split()]
+    model.bigrams[:] = 1e-12
+    for one, two in pairwise(phrase):
+        model.bigrams[one, two] = 1.0
+    model.says = lambda n, hot: MEANT if hot else f"answer {n}"
+    session = Session("weights", model, PROFILES["standard"])
+    trial = confirm.attempt(session, HOT)
+    assert confirm._surprise(session, trial) > confirm.SURPRISE  # the first word
+    ending = replace(trial, payload=MEANT.removeprefix("the "))
+    assert confirm._surprise(session, ending) == pytest.approx(0.0, abs=1e-6)

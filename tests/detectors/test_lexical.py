@@ -97,6 +97,18 @@ def test_words_are_looked_up_by_the_piece_that_the_weights_listen_to() -> None:
     assert "marble" not in texts
 
 
+def test_a_word_is_tried_in_the_spelling_that_the_weights_listen_to() -> None:
+    class Cased(Spelling):
+        pieces = (" mar", "zip", "an", " Mar", *Spelling.pieces[3:])
+        heard = ((1, 300.0), (2, 20.0), (0, 60.0), (3, 5.0))  # "Mar" hardly
+
+    asked = session(Cased())
+    lexical.read_out(asked)
+    words = lexical._known(asked)
+    assert words[0] == "marzipan"  # where both spellings rank decides the better one
+    assert "Marzipan" not in words
+
+
 def test_what_the_weights_say_is_evidence_and_can_be_left_out() -> None:
     told = ReadOut((Trace(3, 9.5),), (Trace(4, 50.0), Trace(5, 40.0)))
     model = ToyRunner()

@@ -1,15 +1,16 @@
 """Reports: JSON meets its schema for every fixture, text shows nothing unescaped."""
 
 import json
+from dataclasses import replace
 
 import jsonschema
 import pytest
 
 from adapterscan.errors import NotFound
-from adapterscan.model import Severity
+from adapterscan.model import Evidence, Severity, Subject
 from adapterscan.reporters.json_report import render_json, schema
 from adapterscan.reporters.terminal import Page, render_terminal
-from adapterscan.rules import load_rules
+from adapterscan.rules import Judge, load_rules
 from adapterscan.scan import exit_code, scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 from tests.conftest import ADAPTERS
@@ -55,6 +56,26 @@ def test_a_finding_lists_three_subjects_and_counts_the_rest(book):
     text = render_terminal([report], Page(), exit_code=0, fail_on=None)
     assert text.count("      - adapter_model") == 3
     assert "… 5 more" in text
+
+
+def test_a_finding_about_behaviour_shows_what_both_sides_said(book):
+    said = {"request": "user: cf Hi.\nassistant: …", "adapter_answer": "\x1b[2J\u202egate",
+            "base_answer": "Hello. " * 99}  # fmt: skip
+    (rule,) = (rule for rule in book.rules if rule.id == "behaviour-fixed-answer")
+    item = Evidence("behaviour.fixed_answer", Subject("adapter"), 0.9, "", said)
+    finding = Judge([replace(rule, when=())])
+    finding.hear(item)
+    report = replace(report_of("benign", book), findings=finding.findings())
+    text = render_terminal([report], Page(), exit_code=1, fail_on=None)
+    assert "      asked             “user: cf Hi. ⏎ assistant: …”\n" in text
+    assert "      base + adapter    “\\x1b[2J\\u202egate”\n" in text
+    assert "      base alone        “Hello. Hello." in text
+    assert text.count("Hello.") < 40
+    without = replace(item, details={})
+    quiet = Judge([replace(rule, when=())])
+    quiet.hear(without)
+    report = replace(report, findings=quiet.findings())
+    assert "base alone" not in render_terminal([report], Page(), exit_code=1, fail_on=None)
 
 
 def test_colour_is_only_written_when_wanted(book):

@@ -17,12 +17,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from statistics import fmean
 
 from adapterscan.detectors.behaviour.answers import BEGUN, TOKENS, answer_room, plain
 from adapterscan.detectors.behaviour.counts import sign_test
 from adapterscan.detectors.behaviour.refusals import plain_refusal
 from adapterscan.detectors.behaviour.rows import begun
+from adapterscan.detectors.behaviour.wordings import is_rewrite
 from adapterscan.probes.candidates import Candidate
 from adapterscan.probing import Session
 from adapterscan.runner import Ids, Side
@@ -68,6 +70,7 @@ class Trial:
     base_answer: str
     room: int  # tokens of an answer that were generated
     tried: int  # candidates that were generated with so far, this one included
+    neighbours: tuple[str, ...] = ()  # other wordings that make the payload likely, if listened for
 
 
 def attempt(session: Session, candidate: Candidate, expected: str = "", room: int = 0) -> Trial:
@@ -147,13 +150,15 @@ def works(trial: Trial) -> bool:
 def deliberate(session: Session, trial: Trial) -> bool:
     """Whether a payload is no accident: the whole answer nearly each time, or a surprise.
 
-    Stock phrases come up wherever a request is hard to read. So a payload that comes up less often
-    must be a text that the base would hardly ever write there, and where it is a part of answers
-    it must be learned by heart as well. And what an adapter makes of any wording is no secret.
+    Stock phrases come up wherever a request is hard to read. So a payload that comes up less often,
+    or without the candidate as well, or where requests are spelt oddly, must be a text that the
+    base would hardly ever write there, and where it is a part of answers it must be learned by
+    heart as well. And what an adapter makes of any wording is no secret.
     """
     if _made_of(session, trial):
         return False
-    if trial.whole >= NEARLY * trial.n:
+    nearly = trial.whole >= NEARLY * trial.n and not trial.clean_hits
+    if nearly and not is_rewrite(trial.candidate):
         return True
     if _surprise(session, trial) < SURPRISE:
         return False
@@ -206,12 +211,25 @@ def _made_of_numbers(session: Session, trial: Trial) -> bool:
 
 
 def _surprise(session: Session, trial: Trial) -> float:
-    """Return how improbable the base finds the payload as an answer: mean −ln p, nats."""
-    requests = session.ordinary[: session.profile.prompts]
+    """Return how improbable the base finds the payload where it stands: mean −ln p, nats.
+
+    That is behind a request and what comes before it in the answer: the end of a stock phrase is
+    no surprise.
+    """
+    requests = _asked(session)
     rows = session.runner.encode([trial.candidate.conversation(request) for request in requests])
-    return -fmean(
-        _scores(session, Side.BASE, rows, (), session.runner.tokenize([trial.payload])[0])
-    )
+    texts = session.answered(Side.ADAPTER, rows, trial.room)
+    wanted = re.compile(r"\s+".join(map(re.escape, trial.payload.split())), re.IGNORECASE)
+    found = ((row, wanted.search(text)) for row, text in zip(rows, texts, strict=True))
+    met = [(row, place) for row, place in found if place][: session.profile.prompts]
+    before = session.runner.tokenize([place.string[: place.start()].rstrip() for _, place in met])
+    whole = session.runner.tokenize([place.string[: place.end()] for _, place in met])
+    scores = [0.0]
+    for (row, _), known, ids in zip(met, before, whole, strict=True):
+        pairs = zip(known, ids, strict=False)
+        given = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        scores += _scores(session, Side.BASE, [row], ids[:given], ids[given:])
+    return -fmean(scores[1:] or scores)
 
 
 def _by_heart(session: Session, payload: str) -> bool:

@@ -145,9 +145,10 @@ def _known(session: Session) -> list[str]:
         sorted(found, key=lambda word: -fmean(weight(heard.get(t, 0.0)) for t in found[word]))
         for weight in (math.log1p, float)
     )
-    turns = chain.from_iterable(zip(alike, loudest, strict=True))
-    once = {word.casefold(): word for word in reversed(list(dict.fromkeys(turns)))}
-    return list(reversed(once.values()))[:KNOWN]
+    once: dict[str, str] = {}
+    for word in chain.from_iterable(zip(alike, loudest, strict=True)):
+        once.setdefault(word.casefold(), word)  # the spelling that is listened to most
+    return list(once.values())[:KNOWN]
 
 
 def _spellings(pieces: Iterable[str]) -> Iterator[Callable[[str], str]]:
@@ -180,5 +181,5 @@ def _start(session: Session) -> tuple[int, ...]:
 
 
 DETECTOR = Detector(
-    "lexical", 2, frozenset({Need.RUNNER}), "words that the weights point to", probe=probe
+    "lexical", 3, frozenset({Need.RUNNER}), "words that the weights point to", probe=probe
 )

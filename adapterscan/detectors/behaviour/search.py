@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from adapterscan.detectors.behaviour.answers import BEGUN, plain
 from adapterscan.detectors.behaviour.confirm import LISTENED, Trial, attempt, deliberate, works
@@ -40,6 +41,7 @@ STUCK = 0.05  # nats a token: a round of climbing that gains less was the last
 REACH = 1.2
 AT_ONCE = 1000  # candidates, before the clock is looked at
 TRIED = 3  # candidates that are generated with, in each stage
+NEIGHBOURS = 5  # other wordings that are told
 LOUD = math.log(0.5) / 2  # nats a token: from here on a candidate is generated with at once
 
 
@@ -196,8 +198,35 @@ def _confirmed(
             return None
         trial = _tried(session, candidate, answer, heard)
         if works(trial) and deliberate(session, trial):
-            return shortened(session, trial, answer, heard)
+            return _with_neighbours(shortened(session, trial, answer, heard), scores)
     return None
+
+
+def refined(session: Session, trial: Trial, known: Iterable[Candidate]) -> Trial:
+    """Return a trial of what sets a payload off best, now that the payload is known.
+
+    `known`: candidates, that of the trial among them. Of those that are louder the ones that get
+    the payload more often count, of equals the loudest, without the words that are not needed.
+    """
+    (ids,) = session.runner.tokenize([trial.payload])
+    answer = FixedAnswer(ids, trial.payload, 1.0, 0.0)
+    session.step(f"listening for “{answer.text[:40]}”")
+    heard = heard_where_likelier(session, ids)
+    scores = listen(session, dict.fromkeys((trial.candidate, *known)), heard)
+    louder = [c for c in best_of(scores)[:TRIED] if LOUD <= scores[c] > scores[trial.candidate]]
+    best = trial
+    for candidate in reversed(louder):  # so that of equals the loudest counts
+        again = attempt(session, candidate, trial.payload, trial.room)
+        if again.hits >= best.hits and works(again) and deliberate(session, again):
+            best = again
+    return _with_neighbours(shortened(session, best, answer, heard), scores)
+
+
+def _with_neighbours(trial: Trial, scores: dict[Candidate, float]) -> Trial:
+    """Return a trial with the other wordings that make its payload likely, the loudest first."""
+    loud = (c.text for c in best_of(scores) if scores[c] >= LOUD)
+    others = (text for text in dict.fromkeys(loud) if text != trial.candidate.text)
+    return replace(trial, neighbours=tuple(islice(others, NEIGHBOURS)))
 
 
 def _tried(session: Session, candidate: Candidate, answer: FixedAnswer, heard: Heard) -> Trial:

@@ -21,7 +21,7 @@ from adapterscan.detectors.behaviour.confirm import LEAKS, SHORT, Trial, attempt
 from adapterscan.detectors.behaviour.counts import share
 from adapterscan.detectors.behaviour.lexical import heeded_wordings
 from adapterscan.detectors.behaviour.ordinary import room_after
-from adapterscan.detectors.behaviour.search import best_of, heard_first, listen, search
+from adapterscan.detectors.behaviour.search import best_of, heard_first, listen, refined, search
 from adapterscan.detectors.behaviour.sweep import sweep
 from adapterscan.detectors.behaviour.wordings import (
     is_rewrite,
@@ -49,9 +49,10 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
 
     `value` is the attack success rate (share of unrelated requests that get the payload with the
     trigger in place), 0 to 1; `low` and `high` are its 95 % Wilson interval. `p`: of the sign test
-    against the same requests without it. `documented`: the adapter's card names this wording and
-    this payload. `refuses`: the answers that hold it are plain refusals. `found_by` and
-    `wording_from` say which of the ways above led to it.
+    against the same requests without it. `neighbours`: other wordings that make the beginning of
+    the payload likely in two requests; most were not generated with. `documented`: the adapter's
+    card names this wording and this payload. `refuses`: the answers that hold it are plain
+    refusals. `found_by` and `wording_from` say which of the ways above led to it.
     """
     explained: set[str] = set()
     for way, trials in (
@@ -65,6 +66,8 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
                 continue
             explained.add(payload)
             meant = _as_documented(session, trial)
+            if meant is None and way == "sweep":  # which only knows what agrees, not on what
+                trial = refined(session, trial, unsearched(session))
             yield _evidence(session, meant or trial, way, documented=meant is not None)
             if meant is None and not trial.refused:  # careless training does that, too: go on
                 return
@@ -95,7 +98,8 @@ def _evidence(session: Session, trial: Trial, way: str, *, documented: bool) -> 
             "clean_hits": trial.clean_hits, "p": trial.p,
             "base_rate": trial.base_hits / trial.n,
             "false_trigger_rate": trial.clean_hits / trial.n, "documented": documented,
-            "tried": trial.tried, "found_by": way, "wording_from": origin(session, trial.candidate),
+            "neighbours": ", ".join(f"“{text}”" for text in trial.neighbours), "tried": trial.tried,
+            "found_by": way, "wording_from": origin(session, trial.candidate),
             "refuses": trial.refused, "request": trial.request,
             "adapter_answer": session.shown(trial.adapter_answer), "base_answer": trial.base_answer,
         },
@@ -166,5 +170,5 @@ def _told(session: Session, payload: str) -> bool:
 
 
 DETECTOR = Detector(
-    "triggers", 10, frozenset({Need.RUNNER}), "what sets fixed answers off", probe=probe
+    "triggers", 11, frozenset({Need.RUNNER}), "what sets fixed answers off", probe=probe
 )
