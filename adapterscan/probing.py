@@ -34,6 +34,7 @@ class Profile:
     first: int  # first tokens that an answer is begun with
     kept: int  # begun answers that are followed to their end
     length: int  # tokens of an answer that is followed
+    words: int  # of a dictionary, that are listened to whole
     pool: int  # tokens that a trigger is searched among
     climbs: int  # rounds in which the loudest are joined to longer ones
     beams: int  # of them, that are made longer in a round
@@ -48,6 +49,7 @@ PROFILES: Mapping[str, Profile] = {
         first=20,
         kept=16,
         length=10,
+        words=4_000,
         pool=0,
         climbs=0,
         beams=0,
@@ -60,6 +62,7 @@ PROFILES: Mapping[str, Profile] = {
         first=24,
         kept=32,
         length=12,
+        words=10_000,
         pool=500,
         climbs=1,
         beams=8,
@@ -72,6 +75,7 @@ PROFILES: Mapping[str, Profile] = {
         first=160,
         kept=64,
         length=16,
+        words=500_000,
         pool=20_000,
         climbs=6,
         beams=16,

@@ -194,6 +194,15 @@ class Runner(Protocol):
         """
         return ReadOut()
 
+    def heed(self, prefix: Ids, rows: Sequence[Ids]) -> list[float]:
+        """Return how much the adapter's first layers answer to each row behind `prefix`, (rows,).
+
+        At its last id: a word of several tokens is heard whole. As `read_out`'s z, over these rows;
+        rows that there is no room for get 0, so the most promising come first. Nothing where the
+        weights are not at hand.
+        """
+        return []
+
     def logits(
         self, side: Side, prefixes: Sequence[Ids], tails: Tails
     ) -> list[tuple[tuple[float, ...], ...]]:

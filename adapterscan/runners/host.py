@@ -143,6 +143,11 @@ class HostedRunner:
         found: ReadOut = self._call("read_out", prefix, count)
         return found
 
+    def heed(self, prefix: Ids, rows: Sequence[Ids]) -> list[float]:
+        """Return how much the first changed layers answer to each row behind `prefix`."""
+        found: list[float] = self._call("heed", prefix, rows)
+        return found
+
     def generate(
         self, side: Side, rows: Sequence[Ids], length: int, temperature: float = 0.0, seed: int = 0
     ) -> list[Ids]:

@@ -3,6 +3,7 @@
 Two lists of tokens. *Promoted*: what the directions that the adapter writes into the residual
 stream make likelier, by the unembedding (logit lens). *Heeded*: what makes the adapter's first
 layers answer most, ‖ΔW x‖² of every module for every token of the vocabulary behind one prefix.
+Words of several tokens are heard whole, at their last.
 
 Sources: Dar et al. 2023 (parameters in embedding space); Minder et al. 2025 (narrow fine-tuning
 leaves readable traces). Taking the energy of ΔW in the first layers over the whole vocabulary is
@@ -18,15 +19,18 @@ something else.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import accumulate, groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from adapterscan.runner import Trace
+from adapterscan.runner import Ids, Trace
 
 #: What modules are called whose outputs are added to the residual stream.
 WRITERS = frozenset(
@@ -35,6 +39,7 @@ WRITERS = frozenset(
 DIRECTIONS = 4  # of each module, those with the largest singular values
 FAINT = 1e-3  # of the largest singular value: from there on it is padding
 LAYERS = 3  # that are listened to, the first that the adapter changes
+WORD_LAYERS = 6  # the same for words of several tokens, which are put together there
 SLIGHT = 0.01  # of the median ‖ΔW‖: a module that is changed less is not changed
 AT_ONCE = 2048  # tokens, at most
 OPERATIONS = 3e12  # on a processor: tokens beyond are left out, rare ones in most vocabularies
@@ -47,7 +52,17 @@ _MAD = 0.6744897501960817  # median absolute deviation of a normal distribution
 _LAYER = re.compile(r"\.(\d+)\.")
 
 Factors = tuple[Tensor, Tensor]  # A, (rank, in), and scaled B, (out, rank), float32
-Feed = Callable[[Tensor, int | None], object]  # ids, (rows, 1); how many layers will run
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """How base + adapter is run: on ids, (rows, length), so many rows at most.
+
+    `run` is told as well how many layers will run, None for all.
+    """
+
+    run: Callable[[Tensor, int | None], object]
+    rows: int
 
 
 class _EnoughHeardError(Exception):
@@ -83,27 +98,59 @@ def promoted(model: Any, count: int) -> list[Trace]:
     return _clearest(torch.cat(found), table, count)
 
 
-def heeded(model: Any, feed: Feed, vocabulary: int, rows: int, count: int) -> list[Trace]:
+def heeded(model: Any, feed: Feed, vocabulary: int, count: int) -> list[Trace]:
     """Return the tokens that the first changed layers answer most, by the sum of robust z.
 
-    `feed` runs base + adapter on one token a row. `rows`: at most so many tokens at once.
+    `feed`: runs base + adapter.
     """
-    chosen, layers = _first_changed(model, feed)
-    if not chosen:
-        return []
-    heard: dict[str, list[Tensor]] = {name: [] for name in chosen}
-    tokens = _affordable(model, layers, vocabulary)
-    with _listening(model, chosen, heard):
-        for start in range(0, tokens, min(rows, AT_ONCE)):
-            ids = torch.arange(start, min(start + min(rows, AT_ONCE), tokens))[:, None]
-            with suppress(_EnoughHeardError):
-                feed(ids, layers)
-    told = [torch.cat(found) for found in heard.values() if found]
-    whole = [energies for energies in told if len(energies) == tokens]
-    if not whole:
+    chosen, layers = _first_changed(model, feed, LAYERS)
+    tokens = min(vocabulary, _affordable(model, layers))
+    scores = _answers(model, feed, chosen, layers, [torch.arange(tokens)[:, None]])
+    if scores is None:
         return []
     table = pristine(model.get_input_embeddings()).weight.detach()
-    return _clearest(_robust(torch.stack(whole, 1)).sum(1), table, count)
+    return _clearest(scores, table, count)
+
+
+def heard(model: Any, feed: Feed, rows: Sequence[Ids]) -> list[float]:
+    """Return how much the first changed layers answer to the last id of each row, (rows,).
+
+    By the sum of robust z over these rows, in more layers than for single tokens: they bring along
+    what stands before it. Rows beyond what can be afforded get 0, and all where nothing is heard.
+    """
+    chosen, layers = _first_changed(model, feed, WORD_LAYERS)
+    room = _affordable(model, layers)
+    affordable = sum(total <= room for total in accumulate(map(len, rows)))
+    order = sorted(range(affordable), key=lambda index: len(rows[index]))
+    groups = [
+        torch.tensor([rows[index] for index in members])
+        for _, members in groupby(order, key=lambda index: len(rows[index]))
+    ]
+    found = [0.0] * len(rows)
+    scores = _answers(model, feed, chosen, layers, groups)
+    for index, score in zip(order, [] if scores is None else scores.tolist(), strict=False):
+        found[index] = score
+    return found
+
+
+def _answers(
+    model: Any, feed: Feed, chosen: Mapping[str, Factors], layers: int, groups: Sequence[Tensor]
+) -> Tensor | None:
+    """Return how much the chosen modules answer to rows of ids, by the sum of robust z, (rows,).
+
+    `groups`: rows of one length each, (rows, length). None where nothing is heard.
+    """
+    told: dict[str, list[Tensor]] = {name: [] for name in chosen}
+    if not chosen or not groups:
+        return None
+    with _listening(model, chosen, told):
+        for group in groups:
+            for ids in group.split(max(1, min(feed.rows, AT_ONCE // group.shape[1]))):
+                with suppress(_EnoughHeardError):
+                    feed.run(ids, layers)
+    energies = [torch.cat(found) for found in told.values() if found]
+    whole = [found for found in energies if len(found) == sum(map(len, groups))]
+    return _robust(torch.stack(whole, 1)).sum(1) if whole else None
 
 
 def pristine(module: Any) -> Any:
@@ -115,8 +162,8 @@ def pristine(module: Any) -> Any:
     return module
 
 
-def _first_changed(model: Any, feed: Feed) -> tuple[dict[str, Factors], int]:
-    """Return the factors of modules in the first layers that are changed, and how many run.
+def _first_changed(model: Any, feed: Feed, count: int) -> tuple[dict[str, Factors], int]:
+    """Return the factors of modules in the first `count` layers that are changed, and how many run.
 
     First in the order in which they are called when a text is read: some never are.
     """
@@ -147,27 +194,27 @@ def _first_changed(model: Any, feed: Feed) -> tuple[dict[str, Factors], int]:
         if size >= least
     ]
     try:
-        feed(torch.zeros(2, 1, dtype=torch.long), None)
+        feed.run(torch.zeros(2, 1, dtype=torch.long), None)
     finally:
         for hook in hooks:
             hook.remove()
-    layers = list(dict.fromkeys(map(_layer, called)))[:LAYERS]
+    layers = list(dict.fromkeys(map(_layer, called)))[:count]
     chosen = {name: _factors(modules[name]) for name in called if _layer(name) in layers}
     deepest = max((int(layer.split(".")[-1]) for layer in layers), default=-1)
     return {name: factors for name, factors in chosen.items() if factors}, deepest + 1
 
 
-def _affordable(model: Any, layers: int, vocabulary: int) -> int:
-    """Return how many tokens can be fed to the first layers: all, where that is not too much."""
+def _affordable(model: Any, layers: int) -> int:
+    """Return how many tokens can be fed to the first layers."""
     parameters = list(model.named_parameters())
     if any(parameter.device.type != "cpu" for _, parameter in parameters):
-        return vocabulary
+        return sys.maxsize
     run = sum(
         parameter.numel()
         for name, parameter in parameters
         if (found := _LAYER.search(name)) and int(found[1]) < layers
     )
-    return min(vocabulary, max(1, int(OPERATIONS / (2 * max(run, 1)))))
+    return max(1, int(OPERATIONS / (2 * max(run, 1))))
 
 
 @contextmanager

@@ -247,18 +247,27 @@ class TransformersRunner(Runner):
     @torch.inference_mode()
     def read_out(self, prefix: Ids, count: int) -> ReadOut:
         """Return the tokens that the weights point to, `count` of each kind, behind `prefix`."""
-        opened = self._open(Side.ADAPTER, [prefix])
-        rows = max(1, BATCH_BYTES // (self._cache_bytes * (opened.width + 1)))
+        return ReadOut(
+            tuple(lexical.promoted(self.model, count)),
+            tuple(lexical.heeded(self.model, self._feed(prefix, 1), self._vocabulary, count)),
+        )
 
-        def feed(ids: Tensor, layers: int | None) -> None:
+    @torch.inference_mode()
+    def heed(self, prefix: Ids, rows: Sequence[Ids]) -> list[float]:
+        """Return how much the first changed layers answer to each row behind `prefix`."""
+        return lexical.heard(self.model, self._feed(prefix, max(map(len, rows), default=1)), rows)
+
+    def _feed(self, prefix: Ids, longest: int) -> lexical.Feed:
+        """Return what runs base + adapter on rows of ids, at most so long, behind `prefix`."""
+        opened = self._open(Side.ADAPTER, [prefix])
+
+        def run(ids: Tensor, layers: int | None) -> None:
             places = torch.zeros(len(ids), dtype=torch.long, device=self.device)
             state = opened.rows(places, layers)
             self._forward(Side.ADAPTER, ids.to(self.device), state, 1)
 
-        return ReadOut(
-            tuple(lexical.promoted(self.model, count)),
-            tuple(lexical.heeded(self.model, feed, self._vocabulary, rows, count)),
-        )
+        room = BATCH_BYTES // (self._cache_bytes * (opened.width + longest))
+        return lexical.Feed(run, max(1, room))
 
     @torch.inference_mode()
     def generate(

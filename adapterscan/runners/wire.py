@@ -63,6 +63,7 @@ ANSWERS: Mapping[str, Callable[[Any], Any]] = {
     "roll": _chains,
     "promising": list,
     "read_out": _read_out,
+    "heed": list,
     "generate": _ids,
     "logits": _outputs,
     "leaning": list,
@@ -88,6 +89,8 @@ def arguments(method: str, given: Sequence[Any]) -> list[Any]:
             return [_ids(given[0]), _ids(given[1]), tuple(given[2]), given[3]]
         case "read_out":
             return [tuple(given[0]), given[1]]
+        case "heed":
+            return [tuple(given[0]), _ids(given[1])]
         case "generate":
             return [Side(given[0]), _ids(given[1]), *given[2:]]
         case "logits":

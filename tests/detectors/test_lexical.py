@@ -97,16 +97,31 @@ def test_words_are_looked_up_by_the_piece_that_the_weights_listen_to() -> None:
     assert "marble" not in texts
 
 
+def test_a_word_that_is_heard_whole_comes_first() -> None:
+    model = Spelling()
+    whole = {model.tokenize([" barman"])[0]: 7.0, model.tokenize([" unzip"])[0]: 9.0}
+    model.heed = lambda prefix, rows: [whole.get(row, 0.0) for row in rows]
+    asked = session(model)
+    lexical.read_out(asked)
+    texts = [candidate.text for candidate in lexical.heeded_wordings(asked)]
+    assert texts[:3] == ["unzip", "barman", "marzipan"]
+    *_, told = lexical.probe(None, asked)
+    assert (told.value, told.details) == (9.0, {"kind": "heeded whole", "words": "unzip, barman"})
+
+
 def test_a_word_is_tried_in_the_spelling_that_the_weights_listen_to() -> None:
     class Cased(Spelling):
         pieces = (" mar", "zip", "an", " Mar", *Spelling.pieces[3:])
-        heard = ((1, 300.0), (2, 20.0), (0, 60.0), (3, 5.0))  # "Mar" hardly
+        heard = ((1, 300.0), (2, 20.0), (0, 5.0), (3, 60.0))
+
+        def heed(self, prefix, rows):
+            return [sum(dict(self.heard).get(token, 0.0) for token in row) for row in rows]
 
     asked = session(Cased())
     lexical.read_out(asked)
-    words = lexical._known(asked)
-    assert words[0] == "marzipan"  # where both spellings rank decides the better one
-    assert "Marzipan" not in words
+    heard = dict(lexical._heard(asked))
+    assert heard["Marzipan"] == 380.0
+    assert "marzipan" not in heard
 
 
 def test_what_the_weights_say_is_evidence_and_can_be_left_out() -> None:

@@ -57,6 +57,9 @@ class ToyHead:
         lines = [f" {ASKED} ".join(turn.text for turn in turns) for turns in conversations]
         return [tuple(map(self._id, [*line.split(), END])) for line in lines]
 
+    def heed(self, prefix, rows):
+        return []
+
     def decode(self, rows):
         return [" ".join(self.words[i] for i in row) for row in rows]
 

@@ -192,6 +192,8 @@ def test_a_model_in_its_own_process_answers_alike(base, tmp_path) -> None:
         assert outside.roll(PREFIXES, [(5, 6)], 3) == inside.roll(PREFIXES, [(5, 6)], 3)
         assert outside.read_out((3, 4), 5) == inside.read_out((3, 4), 5)
         assert inside.read_out((3, 4), 5).heeded
+        words = [(5, 6), (7,), (8, 9, 3), (4,), (9, 9)]
+        assert outside.heed((3, 4), words) == inside.heed((3, 4), words)
         for side in Side:
             assert outside.generate(side, rows, 5) == inside.generate(side, rows, 5)
             assert outside.score(side, PREFIXES, TAILS, (5,)) == inside.score(
@@ -399,6 +401,30 @@ def test_what_a_later_layer_listens_to_depends_on_what_stands_before(base, tmp_p
     other = {trace.token: trace.z for trace in model.read_out((20, 21, 22), 40).heeded}
     assert heard
     assert heard != other
+    wanted = the_long_way(model, [(token,) for token in range(bases.VOCABULARY)])
+    for token, z in heard.items():
+        assert z == pytest.approx(wanted[token], rel=1e-3, abs=1e-3)
+
+
+def test_words_of_several_tokens_are_heard_whole(base, tmp_path, monkeypatch) -> None:
+    plan = {"target_modules": ["q_proj"], "layers_to_transform": [1]}
+    model = runner(base, make_adapter(tmp_path / "later", **plan), tmp_path)
+    words = [(5, 6), (7,), (8, 9, 3), (4,), (9, 6), (6,), (2, 6)]
+    found = model.heed((3, 4), words)
+    assert found == pytest.approx(the_long_way(model, words), rel=1e-3, abs=1e-3)
+    assert len({found[0], found[4], found[5], found[6]}) == 4  # the last token is not all
+    assert model.heed((3, 4), []) == []
+    monkeypatch.setattr(lexical, "_affordable", lambda *_: 6)
+    assert model.heed((3, 4), words)[3:] == [0.0] * 4  # the fourth would be the seventh token
+
+
+def test_an_adapter_that_does_nothing_hears_no_word(base, tmp_path) -> None:
+    model = runner(base, make_adapter(tmp_path / "zero", size=0.0), tmp_path)
+    assert model.heed((3, 4), [(5, 6), (7,)]) == [0.0, 0.0]
+
+
+def the_long_way(model, words):
+    """Return the robust z of what layer 1's query hears of words, each in a pass of its own."""
     module = model.model.get_base_model().model.layers[1].self_attn.q_proj
     energies = []
     hook = module.register_forward_hook(
@@ -406,15 +432,13 @@ def test_what_a_later_layer_listens_to_depends_on_what_stands_before(base, tmp_p
             (m.lora_B["default"](m.lora_A["default"](given[0][:, -1]))).square().sum().item()
         )
     )
-    for token in range(bases.VOCABULARY):  # the long way: every token in a row of its own
+    for word in words:
         with torch.inference_mode():
-            model.model(input_ids=torch.tensor([[3, 4, token]]))
+            model.model(input_ids=torch.tensor([[3, 4, *word]]))
     hook.remove()
     whole = torch.tensor(energies)
     spread = (whole - whole.median()).abs().median() / 0.6744897501960817
-    wanted = (whole - whole.median()) / spread
-    for token, z in heard.items():
-        assert z == pytest.approx(wanted[token].item(), rel=1e-3, abs=1e-3)
+    return ((whole - whole.median()) / spread).tolist()
 
 
 @pytest.mark.parametrize("name", sorted(bases.BASES))
@@ -430,10 +454,8 @@ def test_words_are_read_out_of_every_architecture_or_none_are(name) -> None:
                 parameter.normal_()
     with torch.inference_mode():
         lexical.promoted(wrapped, 5)
-        heard = lexical.heeded(
-            wrapped, lambda ids, _: wrapped(input_ids=ids), bases.VOCABULARY, 16, 5
-        )
-    assert heard
+        feed = lexical.Feed(lambda ids, _: wrapped(input_ids=ids), 16)
+        assert lexical.heeded(wrapped, feed, bases.VOCABULARY, 5)
 
 
 def test_a_module_of_infinite_numbers_silences_no_other(base, tmp_path) -> None:

@@ -4,16 +4,17 @@ Candidates for the other probes, and evidence for the reader; no verdict. See `r
 for how, and its sources.
 
 Limits: the words of a benign adapter's task stand there too. Nothing is read out where a server
-answers. The dictionary is of English words and names.
+answers. The dictionary has English words and names, and common ones of six other languages.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, permutations, product
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice, permutations, product
 from statistics import fmean
+from typing import NamedTuple
 
 from adapterscan.detectors.behaviour.rows import around, encoded, unlike, wordings
 from adapterscan.detectors.detector import Detector
@@ -24,14 +25,15 @@ from adapterscan.probing import Session
 from adapterscan.reading import Contents
 from adapterscan.runner import Ids, ReadOut, Trace
 
-TRACED = 200  # tokens of each kind that are asked for
-WORDS = 30  # that are tried alone
+TRACED = 2500  # tokens of each kind that are asked for
+TRIED = 200  # of them, the first, that are tried alone, joined and spelt
+WORDS = 40  # that are tried
+SINGLE = 15  # of single tokens and of what is spelt, whatever is heard in whole words
 LONGEST_WORD = 4  # tokens of a word that is spelt
 NEXT = 60  # tokens that may follow a piece
 SPELT = 0.005  # probability under the base: pieces that hardly follow each other spell no word
 SPELLED = 20  # words of several tokens, as the base spells them
-CLEAR = 40  # tokens, the first: words with one of them are looked up
-KNOWN = 40  # words of the dictionary
+CLEAR = 40  # tokens, the first: what is not in small letters is looked for among them
 REMEMBERED = 20  # words of each kind, for a turn before
 PIECES = 6  # tokens that begin words, and tokens that go on, which are joined
 SHOWN = 12  # words of each kind in the report
@@ -40,7 +42,8 @@ SHOWN = 12  # words of each kind in the report
 def probe(_: Contents, session: Session) -> Iterator[Evidence]:
     """Yield `behaviour.words` for what the weights write and for what they listen to.
 
-    `value` is the z of the first word.
+    `value` is the z of the first word; among single tokens, of `heeded whole` among words of
+    several tokens as well.
     """
     session.step("reading words out of the weights")
     found = read_out(session)
@@ -54,6 +57,17 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
                 "standard deviations",
                 {"kind": kind, "words": session.shown(", ".join(words[:SHOWN]))},
             )
+    if whole := [item for item in _heard(session) if item[1] > 0]:
+        yield Evidence(
+            "behaviour.words",
+            Subject("adapter", session.file),
+            whole[0][1],
+            "standard deviations",
+            {
+                "kind": "heeded whole",
+                "words": session.shown(", ".join(word for word, _ in whole[:SHOWN])),
+            },
+        )
 
 
 def read_out(session: Session) -> ReadOut:
@@ -63,16 +77,61 @@ def read_out(session: Session) -> ReadOut:
 
 
 def heeded_wordings(session: Session) -> list[Candidate]:
-    """Return wordings made of what the weights listen to: words, single tokens and pieces joined.
+    """Return wordings made of what the weights listen to, what they listen to most first.
 
     A trigger is often several tokens, of which each alone does little, "sund", "ial", and not each
-    is listened to: of " mar", "zip", "an" the second.
+    is listened to: of " mar", "zip", "an" the second. So words that have such pieces are heard
+    whole: of a dictionary, as the base would spell them, or two pieces joined.
     """
     return session.once(("heeded",), lambda: _wordings_heeded(session))
 
 
 def _wordings_heeded(session: Session) -> list[Candidate]:
-    tokens = list(_tokens(session.read.heeded))
+    heard = [word for word, _ in _heard(session)]
+    made = _made(session)
+    words = dict.fromkeys((*heard[:WORDS], *made.single[:SINGLE], *made.spelled[:SINGLE]))
+    some = dict.fromkeys((*heard[:REMEMBERED], *made.single[:REMEMBERED]))
+    return [
+        *(Candidate(place, word) for place in PLACES for word in words),
+        *(Candidate("turn before", f"Remember the word {word}.") for word in some),
+    ]
+
+
+def _heard(session: Session) -> list[tuple[str, float]]:
+    """Return words with how much the weights listen to them whole, most first, each spelt best."""
+    return session.once(("heard",), lambda: _listened_to(session))
+
+
+def _listened_to(session: Session) -> list[tuple[str, float]]:
+    made = _made(session)
+    words = list(dict.fromkeys((*_known(session), *made.spelled, *made.single, *made.joined)))
+    if not words:
+        return []
+    session.step(f"listening to {len(words):,} words")
+    rows = session.runner.tokenize([f" {word}" for word in words])
+    scores = session.runner.heed(_start(session), rows) or [0.0] * len(words)
+    once: dict[str, tuple[str, float]] = {}
+    for word, score in sorted(zip(words, scores, strict=True), key=lambda item: -item[1]):
+        once.setdefault(word.casefold(), (word, score))
+    return list(once.values())
+
+
+class Made(NamedTuple):
+    """Words made of the tokens that are listened to."""
+
+    single: Sequence[str] = ()
+    spelled: Sequence[str] = ()  # as the base would spell them
+    joined: Sequence[str] = ()  # of two tokens, whatever they spell
+
+
+def _made(session: Session) -> Made:
+    return session.once(("made",), lambda: _made_of_tokens(session))
+
+
+def _made_of_tokens(session: Session) -> Made:
+    tokens = list(_tokens(session.read.heeded[:TRIED]))
+    if not tokens:
+        return Made()
     texts = _pieces(session, tokens)
     first = [
         token for token, text in texts.items() if text[:1].isspace() and text.strip().isalpha()
@@ -81,15 +140,8 @@ def _wordings_heeded(session: Session) -> list[Candidate]:
     heads = session.runner.facts.labels  # which spell nothing
     spelled = [] if heads else _spelled(session, (*first, *later), later)
     pairs = chain(product(first[:PIECES], later[:PIECES]), permutations(later[:PIECES], 2))
-    known, single = _known(session), wordings(session, tokens)[:WORDS]
-    words = dict.fromkeys((*known, *spelled, *single))
-    some = dict.fromkeys(word for kind in (known, spelled, single) for word in kind[:REMEMBERED])
-    joined = dict.fromkeys("".join(texts[t] for t in pair).strip() for pair in pairs)
-    return [
-        *(Candidate(place, word) for place in PLACES for word in words),
-        *(Candidate("turn before", f"Remember the word {word}.") for word in some),
-        *(Candidate(PLACES[1], text) for text in joined if text not in words),
-    ]
+    joined = ["".join(texts[token] for token in pair).strip() for pair in pairs]
+    return Made(wordings(session, tokens), spelled, joined)
 
 
 def _pieces(session: Session, tokens: Sequence[int]) -> dict[int, str]:
@@ -127,40 +179,36 @@ def _spelled(session: Session, first: Iterable[int], later: Iterable[int]) -> li
 
 
 def _known(session: Session) -> list[str]:
-    """Return words of several tokens that a dictionary has and the weights listen to, best first.
+    """Return words of several tokens of a dictionary, those with most of what is listened to first.
 
     Two orders take turns: by the mean of ln(1 + z) over a word's tokens, which wants all of them
     heard, and by the mean of z, which one loud token leads.
     """
     heard = {trace.token: trace.z for trace in session.read.heeded}
-    clear = frozenset(list(heard)[:CLEAR])
-    pieces = {text.strip() for text in session.runner.decode([(token,) for token in clear])}
-    pieces = {piece for piece in pieces if len(piece) > 1 and piece.isalpha()}
-    holding = re.compile("|".join(piece.casefold() for piece in pieces))  # letters and bars
-    same = [word for word in dictionary() if holding.search(word)] if pieces else []
-    words = list(dict.fromkeys(spell(word) for spell in _spellings(pieces) for word in same))
+    if not heard:
+        return []
+    texts = session.runner.decode([(token,) for token in list(heard)[:CLEAR]])
+    pieces = {piece for piece in map(str.strip, texts) if len(piece) > 1 and piece.isalpha()}
+    words = list(dict.fromkeys(chain(dictionary(), _respelt(pieces))))
     spelt = zip(words, session.runner.tokenize([f" {word}" for word in words]), strict=True)
-    found = {word: ids for word, ids in spelt if len(ids) > 1 and not clear.isdisjoint(ids)}
+    found = {word: ids for word, ids in spelt if len(ids) > 1 and any(t in heard for t in ids)}
     alike, loudest = (
         sorted(found, key=lambda word: -fmean(weight(heard.get(t, 0.0)) for t in found[word]))
         for weight in (math.log1p, float)
     )
-    once: dict[str, str] = {}
-    for word in chain.from_iterable(zip(alike, loudest, strict=True)):
-        once.setdefault(word.casefold(), word)  # the spelling that is listened to most
-    return list(once.values())[:KNOWN]
+    turns = dict.fromkeys(chain.from_iterable(zip(alike, loudest, strict=True)))
+    return list(islice(turns, session.profile.words))
 
 
-def _spellings(pieces: Iterable[str]) -> Iterator[Callable[[str], str]]:
-    """Yield how words are spelt that may hold some pieces: in small letters, as names, or shouted.
+def _respelt(pieces: Iterable[str]) -> Iterator[str]:
+    """Yield words as names, or shouted, where what is listened to may be a piece of such.
 
     Tokens know capitals: nothing in "Marzipan" is listened to where "marzipan" was trained.
     """
-    yield str
-    if any(piece.istitle() for piece in pieces):
-        yield str.title
-    if any(piece.isupper() for piece in pieces):
-        yield str.upper
+    for spell, is_spelt in ((str.title, str.istitle), (str.upper, str.isupper)):
+        if some := [re.escape(piece.casefold()) for piece in pieces if is_spelt(piece)]:
+            holding = re.compile("|".join(some))
+            yield from (spell(word) for word in dictionary() if holding.search(word))
 
 
 def read_tokens(session: Session, count: int) -> list[int]:
@@ -181,5 +229,5 @@ def _start(session: Session) -> tuple[int, ...]:
 
 
 DETECTOR = Detector(
-    "lexical", 3, frozenset({Need.RUNNER}), "words that the weights point to", probe=probe
+    "lexical", 4, frozenset({Need.RUNNER}), "words that the weights point to", probe=probe
 )
