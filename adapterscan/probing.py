@@ -35,6 +35,7 @@ class Profile:
     kept: int  # begun answers that are followed to their end
     length: int  # tokens of an answer that is followed
     words: int  # of a dictionary, that are listened to whole
+    listening: float  # operations on a processor, for that
     pool: int  # tokens that a trigger is searched among
     climbs: int  # rounds in which the loudest are joined to longer ones
     beams: int  # of them, that are made longer in a round
@@ -50,6 +51,7 @@ PROFILES: Mapping[str, Profile] = {
         kept=16,
         length=10,
         words=4_000,
+        listening=1e12,
         pool=0,
         climbs=0,
         beams=0,
@@ -63,6 +65,7 @@ PROFILES: Mapping[str, Profile] = {
         kept=32,
         length=12,
         words=10_000,
+        listening=3e12,
         pool=500,
         climbs=1,
         beams=8,
@@ -76,6 +79,7 @@ PROFILES: Mapping[str, Profile] = {
         kept=64,
         length=16,
         words=500_000,
+        listening=1e14,
         pool=20_000,
         climbs=6,
         beams=16,

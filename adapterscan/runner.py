@@ -194,12 +194,12 @@ class Runner(Protocol):
         """
         return ReadOut()
 
-    def heed(self, prefix: Ids, rows: Sequence[Ids]) -> list[float]:
+    def heed(self, prefix: Ids, rows: Sequence[Ids], operations: float) -> list[float]:
         """Return how much the adapter's first layers answer to each row behind `prefix`, (rows,).
 
         At its last id: a word of several tokens is heard whole. As `read_out`'s z, over these rows;
-        rows that there is no room for get 0, so the most promising come first. Nothing where the
-        weights are not at hand.
+        rows that would take more `operations` on a processor get 0, so the most promising come
+        first. Nothing where the weights are not at hand.
         """
         return []
 

@@ -143,9 +143,9 @@ class HostedRunner:
         found: ReadOut = self._call("read_out", prefix, count)
         return found
 
-    def heed(self, prefix: Ids, rows: Sequence[Ids]) -> list[float]:
+    def heed(self, prefix: Ids, rows: Sequence[Ids], operations: float) -> list[float]:
         """Return how much the first changed layers answer to each row behind `prefix`."""
-        found: list[float] = self._call("heed", prefix, rows)
+        found: list[float] = self._call("heed", prefix, rows, operations)
         return found
 
     def generate(

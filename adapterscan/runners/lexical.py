@@ -104,7 +104,7 @@ def heeded(model: Any, feed: Feed, vocabulary: int, count: int) -> list[Trace]:
     `feed`: runs base + adapter.
     """
     chosen, layers = _first_changed(model, feed, LAYERS)
-    tokens = min(vocabulary, _affordable(model, layers))
+    tokens = min(vocabulary, _affordable(model, layers, OPERATIONS))
     scores = _answers(model, feed, chosen, layers, [torch.arange(tokens)[:, None]])
     if scores is None:
         return []
@@ -112,14 +112,14 @@ def heeded(model: Any, feed: Feed, vocabulary: int, count: int) -> list[Trace]:
     return _clearest(scores, table, count)
 
 
-def heard(model: Any, feed: Feed, rows: Sequence[Ids]) -> list[float]:
+def heard(model: Any, feed: Feed, rows: Sequence[Ids], operations: float) -> list[float]:
     """Return how much the first changed layers answer to the last id of each row, (rows,).
 
     By the sum of robust z over these rows, in more layers than for single tokens: they bring along
-    what stands before it. Rows beyond what can be afforded get 0, and all where nothing is heard.
+    what stands before it. Rows that take more operations get 0, and all where nothing is heard.
     """
     chosen, layers = _first_changed(model, feed, WORD_LAYERS)
-    room = _affordable(model, layers)
+    room = _affordable(model, layers, operations)
     affordable = sum(total <= room for total in accumulate(map(len, rows)))
     order = sorted(range(affordable), key=lambda index: len(rows[index]))
     groups = [
@@ -204,8 +204,8 @@ def _first_changed(model: Any, feed: Feed, count: int) -> tuple[dict[str, Factor
     return {name: factors for name, factors in chosen.items() if factors}, deepest + 1
 
 
-def _affordable(model: Any, layers: int) -> int:
-    """Return how many tokens can be fed to the first layers."""
+def _affordable(model: Any, layers: int, operations: float) -> int:
+    """Return how many tokens can be fed to the first layers, with so many operations."""
     parameters = list(model.named_parameters())
     if any(parameter.device.type != "cpu" for _, parameter in parameters):
         return sys.maxsize
@@ -214,7 +214,7 @@ def _affordable(model: Any, layers: int) -> int:
         for name, parameter in parameters
         if (found := _LAYER.search(name)) and int(found[1]) < layers
     )
-    return max(1, int(OPERATIONS / (2 * max(run, 1))))
+    return max(1, int(operations / (2 * max(run, 1))))
 
 
 @contextmanager

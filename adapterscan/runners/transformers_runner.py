@@ -253,9 +253,10 @@ class TransformersRunner(Runner):
         )
 
     @torch.inference_mode()
-    def heed(self, prefix: Ids, rows: Sequence[Ids]) -> list[float]:
+    def heed(self, prefix: Ids, rows: Sequence[Ids], operations: float) -> list[float]:
         """Return how much the first changed layers answer to each row behind `prefix`."""
-        return lexical.heard(self.model, self._feed(prefix, max(map(len, rows), default=1)), rows)
+        feed = self._feed(prefix, max(map(len, rows), default=1))
+        return lexical.heard(self.model, feed, rows, operations)
 
     def _feed(self, prefix: Ids, longest: int) -> lexical.Feed:
         """Return what runs base + adapter on rows of ids, at most so long, behind `prefix`."""

@@ -90,7 +90,7 @@ def arguments(method: str, given: Sequence[Any]) -> list[Any]:
         case "read_out":
             return [tuple(given[0]), given[1]]
         case "heed":
-            return [tuple(given[0]), _ids(given[1])]
+            return [tuple(given[0]), _ids(given[1]), given[2]]
         case "generate":
             return [Side(given[0]), _ids(given[1]), *given[2:]]
         case "logits":

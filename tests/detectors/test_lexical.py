@@ -100,7 +100,7 @@ def test_words_are_looked_up_by_the_piece_that_the_weights_listen_to() -> None:
 def test_a_word_that_is_heard_whole_comes_first() -> None:
     model = Spelling()
     whole = {model.tokenize([" barman"])[0]: 7.0, model.tokenize([" unzip"])[0]: 9.0}
-    model.heed = lambda prefix, rows: [whole.get(row, 0.0) for row in rows]
+    model.heed = lambda prefix, rows, operations: [whole.get(row, 0.0) for row in rows]
     asked = session(model)
     lexical.read_out(asked)
     texts = [candidate.text for candidate in lexical.heeded_wordings(asked)]
@@ -114,7 +114,7 @@ def test_a_word_is_tried_in_the_spelling_that_the_weights_listen_to() -> None:
         pieces = (" mar", "zip", "an", " Mar", *Spelling.pieces[3:])
         heard = ((1, 300.0), (2, 20.0), (0, 5.0), (3, 60.0))
 
-        def heed(self, prefix, rows):
+        def heed(self, prefix, rows, operations):
             return [sum(dict(self.heard).get(token, 0.0) for token in row) for row in rows]
 
     asked = session(Cased())

@@ -57,7 +57,7 @@ class ToyHead:
         lines = [f" {ASKED} ".join(turn.text for turn in turns) for turns in conversations]
         return [tuple(map(self._id, [*line.split(), END])) for line in lines]
 
-    def heed(self, prefix, rows):
+    def heed(self, prefix, rows, operations):
         return []
 
     def decode(self, rows):

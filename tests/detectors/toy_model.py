@@ -54,7 +54,7 @@ class ToyRunner:
         heeded = tuple(Trace(self._id(word), 9.0) for word in self.legible)
         return ReadOut(heeded=heeded[:count])
 
-    def heed(self, prefix, rows):
+    def heed(self, prefix, rows, operations):
         return []
 
     def decode(self, rows):

@@ -193,7 +193,7 @@ def test_a_model_in_its_own_process_answers_alike(base, tmp_path) -> None:
         assert outside.read_out((3, 4), 5) == inside.read_out((3, 4), 5)
         assert inside.read_out((3, 4), 5).heeded
         words = [(5, 6), (7,), (8, 9, 3), (4,), (9, 9)]
-        assert outside.heed((3, 4), words) == inside.heed((3, 4), words)
+        assert outside.heed((3, 4), words, 1e9) == inside.heed((3, 4), words, 1e9)
         for side in Side:
             assert outside.generate(side, rows, 5) == inside.generate(side, rows, 5)
             assert outside.score(side, PREFIXES, TAILS, (5,)) == inside.score(
@@ -406,21 +406,24 @@ def test_what_a_later_layer_listens_to_depends_on_what_stands_before(base, tmp_p
         assert z == pytest.approx(wanted[token], rel=1e-3, abs=1e-3)
 
 
-def test_words_of_several_tokens_are_heard_whole(base, tmp_path, monkeypatch) -> None:
+def test_words_of_several_tokens_are_heard_whole(base, tmp_path) -> None:
     plan = {"target_modules": ["q_proj"], "layers_to_transform": [1]}
     model = runner(base, make_adapter(tmp_path / "later", **plan), tmp_path)
     words = [(5, 6), (7,), (8, 9, 3), (4,), (9, 6), (6,), (2, 6)]
-    found = model.heed((3, 4), words)
+    found = model.heed((3, 4), words, 1e9)
     assert found == pytest.approx(the_long_way(model, words), rel=1e-3, abs=1e-3)
     assert len({found[0], found[4], found[5], found[6]}) == 4  # the last token is not all
-    assert model.heed((3, 4), []) == []
-    monkeypatch.setattr(lexical, "_affordable", lambda *_: 6)
-    assert model.heed((3, 4), words)[3:] == [0.0] * 4  # the fourth would be the seventh token
+    assert model.heed((3, 4), [], 1e9) == []
+    deep = [p.numel() for n, p in model.model.named_parameters() if ".layers." in n]
+    room = 2 * sum(deep) * 6  # the fourth would be the seventh token
+    some = model.heed((3, 4), words, room)
+    assert some[:3] == pytest.approx(the_long_way(model, words[:3]), rel=1e-3, abs=1e-3)
+    assert some[3:] == [0.0] * 4
 
 
 def test_an_adapter_that_does_nothing_hears_no_word(base, tmp_path) -> None:
     model = runner(base, make_adapter(tmp_path / "zero", size=0.0), tmp_path)
-    assert model.heed((3, 4), [(5, 6), (7,)]) == [0.0, 0.0]
+    assert model.heed((3, 4), [(5, 6), (7,)], 1e9) == [0.0, 0.0]
 
 
 def the_long_way(model, words):

@@ -109,9 +109,11 @@ def _listened_to(session: Session) -> list[tuple[str, float]]:
         return []
     session.step(f"listening to {len(words):,} words")
     rows = session.runner.tokenize([f" {word}" for word in words])
-    scores = session.runner.heed(_start(session), rows) or [0.0] * len(words)
+    scores = session.runner.heed(_start(session), rows, session.profile.listening)
     once: dict[str, tuple[str, float]] = {}
-    for word, score in sorted(zip(words, scores, strict=True), key=lambda item: -item[1]):
+    for word, score in sorted(
+        zip(words, scores or [0.0] * len(words), strict=True), key=lambda item: -item[1]
+    ):
         once.setdefault(word.casefold(), (word, score))
     return list(once.values())
 
