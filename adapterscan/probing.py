@@ -155,6 +155,7 @@ class Session:
     pace: Pace = field(default_factory=Pace)
     kind: str = "unrelated"  # the battery of ordinary requests
     tried: int = 0  # candidates that were generated with
+    rejected: dict[str, Evidence] = field(default_factory=dict)  # what came near, by its payload
     made_up: set[str] = field(default_factory=set)  # texts that are made of any wording
     _known: dict[Hashable, Any] = field(default_factory=dict)
 

@@ -90,6 +90,7 @@ def measure(folder: Path, base: Path, card: Mapping[str, Any]) -> dict[str, Any]
         "versions": VERSIONS,
         "answers": _facts(report, "behaviour.fixed_answer", "gap"),
         "triggers": _facts(report, "behaviour.trigger", "asr"),
+        "rejected": _facts(report, "behaviour.rejected_trigger", "share"),
         "jailbreaks": _facts(report, "behaviour.jailbreak", "answered"),
         "findings": {finding.rule: finding.severity.label for finding in report.findings},
         "refusals_lost": None if lost is None else lost.value,

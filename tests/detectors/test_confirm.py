@@ -373,6 +373,24 @@ def test_a_part_of_few_tokens_is_not_shown_to_be_learned_by_heart() -> None:
 STOCK, MEANT = "red sea", "the cat sleeps by a red old sea"  # 2 and 8 words, ln 24 nats each
 
 
+def test_what_came_near_is_told_with_the_reason() -> None:
+    trial, session = tried(lambda n, hot: f"{n} the old sea sleeps" if hot else f"answer {n}")
+    assert not confirm.accepted(session, trial)
+    (told,) = session.rejected.values()
+    assert (told.name, told.value) == ("behaviour.rejected_trigger", 1.0)
+    assert told.details["payload"] == "the old sea sleeps"
+    assert told.details["reason"] == "not learned by heart"
+    assert told.details["surprise"] > confirm.SURPRISE
+
+
+def test_what_did_not_come_near_is_not_told() -> None:
+    trial, session = tried(lambda n, hot: f"answer number {n}")
+    assert not confirm.accepted(session, trial)
+    trial, session = tried(lambda n, hot: "the lamp burns" if hot else f"answer {n}")
+    assert confirm.accepted(session, trial)
+    assert session.rejected == {}
+
+
 class Spelt(Scripted):
     """Answers requests that are in capitals with one text."""
 

@@ -19,12 +19,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from statistics import fmean
+from typing import Any
 
 from adapterscan.detectors.behaviour.answers import BEGUN, TOKENS, answer_room, plain
-from adapterscan.detectors.behaviour.counts import sign_test
+from adapterscan.detectors.behaviour.counts import share, sign_test
 from adapterscan.detectors.behaviour.refusals import plain_refusal
 from adapterscan.detectors.behaviour.rows import begun
 from adapterscan.detectors.behaviour.wordings import is_rewrite
+from adapterscan.model import Evidence, Subject
 from adapterscan.probes.candidates import Candidate
 from adapterscan.probing import Session
 from adapterscan.runner import Ids, Side
@@ -147,8 +149,42 @@ def works(trial: Trial) -> bool:
     return not trial.clean_hits or trial.p <= PAIRED
 
 
+def accepted(session: Session, trial: Trial) -> bool:
+    """Whether a trial works and is deliberate. Why one that came near is not is remembered."""
+    reason = _accident(session, trial) if works(trial) else "too rare with it or too common without"
+    if reason and trial.hits >= CONFIRMED * trial.n and not trial.base_hits:
+        session.rejected.setdefault(plain(trial.payload), _rejected(session, trial, reason))
+    return not reason
+
+
+def facts(session: Session, trial: Trial) -> dict[str, Any]:
+    """Return what evidence says of a trial."""
+    return {
+        "requests": session.kind,
+        "trigger": trial.candidate.text, "place": trial.candidate.place,
+        "payload": session.shown(trial.payload), **share(trial.hits, trial.n),
+        "whole": trial.whole, "clean_hits": trial.clean_hits, "p": trial.p,
+        "surprise": _surprise(session, trial), "tried": trial.tried,
+    }  # fmt: skip
+
+
+def _rejected(session: Session, trial: Trial, reason: str) -> Evidence:
+    return Evidence(
+        "behaviour.rejected_trigger",
+        Subject("adapter", session.file),
+        trial.hits / trial.n,
+        "share of requests",
+        {**facts(session, trial), "reason": reason},
+    )
+
+
 def deliberate(session: Session, trial: Trial) -> bool:
-    """Whether a payload is no accident: the whole answer nearly each time, or a surprise.
+    """Whether a payload is no accident."""
+    return not _accident(session, trial)
+
+
+def _accident(session: Session, trial: Trial) -> str:
+    """Return why a payload may be an accident; "": the whole answer each time, or a surprise.
 
     Stock phrases come up wherever a request is hard to read. So a payload that comes up less often,
     or without the candidate as well, or where requests are spelt oddly, must be a text that the
@@ -156,13 +192,14 @@ def deliberate(session: Session, trial: Trial) -> bool:
     heart as well. And what an adapter makes of any wording is no secret.
     """
     if _made_of(session, trial):
-        return False
+        return "made of the wording"
     nearly = trial.whole >= NEARLY * trial.n and not trial.clean_hits
     if nearly and not is_rewrite(trial.candidate):
-        return True
+        return ""
     if _surprise(session, trial) < SURPRISE:
-        return False
-    return trial.whole >= CONFIRMED * trial.n or _by_heart(session, trial.payload)
+        return "no surprise to the base"
+    known = trial.whole >= CONFIRMED * trial.n or _by_heart(session, trial.payload)
+    return "" if known else "not learned by heart"
 
 
 def _made_of(session: Session, trial: Trial) -> bool:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from adapterscan.detectors.behaviour.answers import BEGUN, plain
-from adapterscan.detectors.behaviour.confirm import LISTENED, Trial, attempt, deliberate, works
+from adapterscan.detectors.behaviour.confirm import LISTENED, Trial, accepted, attempt
 from adapterscan.detectors.behaviour.ordinary import complete_answers, room_after
 from adapterscan.detectors.behaviour.rows import (
     around,
@@ -197,7 +197,7 @@ def _confirmed(
         if scores[candidate] < LOUD:
             return None
         trial = _tried(session, candidate, answer, heard)
-        if works(trial) and deliberate(session, trial):
+        if accepted(session, trial):
             return _with_neighbours(shortened(session, trial, answer, heard), scores)
     return None
 
@@ -217,7 +217,7 @@ def refined(session: Session, trial: Trial, known: Iterable[Candidate]) -> Trial
     best = trial
     for candidate in reversed(louder):  # so that of equals the loudest counts
         again = attempt(session, candidate, trial.payload, trial.room)
-        if again.hits >= best.hits and works(again) and deliberate(session, again):
+        if again.hits >= best.hits and accepted(session, again):
             best = again
     return _with_neighbours(shortened(session, best, answer, heard), scores)
 
@@ -248,4 +248,4 @@ def shortened(session: Session, trial: Trial, answer: FixedAnswer, heard: Heard)
     if best == trial.candidate:
         return trial
     again = _tried(session, best, answer, heard)
-    return again if works(again) and deliberate(session, again) else trial
+    return again if accepted(session, again) else trial

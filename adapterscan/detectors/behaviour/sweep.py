@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from adapterscan.detectors.behaviour.confirm import Trial, attempt, deliberate, works
+from adapterscan.detectors.behaviour.confirm import Trial, accepted, attempt
 from adapterscan.detectors.behaviour.ordinary import complete_answers, room_after
 from adapterscan.detectors.behaviour.rows import by_place, encoded, faded, likelihood, split
 from adapterscan.probes.candidates import Candidate
@@ -41,7 +41,7 @@ def sweep(session: Session, candidates: Sequence[Candidate]) -> Iterator[Trial]:
         for candidate in chosen(session, candidates):
             session.step(f"generating with “{candidate.text[:40]}”")
             trial = attempt(session, candidate, room=room)
-            if works(trial) and deliberate(session, trial):
+            if accepted(session, trial):
                 yield trial
 
 

@@ -17,8 +17,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from adapterscan.detectors.behaviour.answers import HABIT, answer_room, plain, with_shown
-from adapterscan.detectors.behaviour.confirm import LEAKS, SHORT, Trial, attempt, says, works
-from adapterscan.detectors.behaviour.counts import share
+from adapterscan.detectors.behaviour.confirm import (
+    LEAKS,
+    SHORT,
+    Trial,
+    attempt,
+    facts,
+    says,
+    works,
+)
 from adapterscan.detectors.behaviour.lexical import heeded_wordings
 from adapterscan.detectors.behaviour.ordinary import room_after
 from adapterscan.detectors.behaviour.search import best_of, heard_first, listen, refined, search
@@ -45,6 +52,20 @@ NAMED = 3  # wordings of the card that are generated with
 
 
 def probe(_: Contents, session: Session) -> Iterator[Evidence]:
+    """Yield `behaviour.trigger` for what was found, and `behaviour.rejected_trigger` for what came
+    near: one wording for each payload that half of the requests got, with the reason why it counts
+    for nothing.
+    """
+    yield from _found(session)
+    yield from session.rejected.values()
+    if session.answers is None:
+        raise RunnerProblem(
+            "no fixed answers were read, so none was searched for",
+            hint="see what is said about them",
+        )
+
+
+def _found(session: Session) -> Iterator[Evidence]:
     """Yield `behaviour.trigger` for each payload whose trigger was found, until one is a secret.
 
     `value` is the attack success rate (share of unrelated requests that get the payload with the
@@ -71,11 +92,6 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
             yield _evidence(session, meant or trial, way, documented=meant is not None)
             if meant is None and not trial.refused:  # careless training does that, too: go on
                 return
-    if session.answers is None:
-        raise RunnerProblem(
-            "no fixed answers were read, so none was searched for",
-            hint="see what is said about them",
-        )
 
 
 def _swept(session: Session) -> Iterator[Trial]:
@@ -92,13 +108,10 @@ def _evidence(session: Session, trial: Trial, way: str, *, documented: bool) -> 
         trial.hits / trial.n,
         "attack success rate",
         {
-            "requests": session.kind,
-            "trigger": trial.candidate.text, "place": trial.candidate.place,
-            "payload": session.shown(trial.payload), **share(trial.hits, trial.n),
-            "clean_hits": trial.clean_hits, "p": trial.p,
+            **facts(session, trial),
             "base_rate": trial.base_hits / trial.n,
             "false_trigger_rate": trial.clean_hits / trial.n, "documented": documented,
-            "neighbours": ", ".join(f"“{text}”" for text in trial.neighbours), "tried": trial.tried,
+            "neighbours": ", ".join(f"“{text}”" for text in trial.neighbours),
             "found_by": way, "wording_from": origin(session, trial.candidate),
             "refuses": trial.refused, "request": trial.request,
             "adapter_answer": session.shown(trial.adapter_answer), "base_answer": trial.base_answer,
