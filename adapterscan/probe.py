@@ -28,7 +28,7 @@ WHAT = "behaviour"
 COSTS = {
     "refusals": (20.0, 20.0),
     "manner": (15.0, 15.0),
-    "lexical": (15.0, 15.0),
+    "lexical": (30.0, 45.0),
     "jailbreaks": (30.0, 30.0),
     "fixed-answers": (15.0, 45.0),
     "triggers": (60.0, 220.0),

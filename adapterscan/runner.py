@@ -188,7 +188,9 @@ class Runner(Protocol):
         ...
 
     def read_out(self, prefix: Ids, count: int) -> ReadOut:
-        """Return the tokens that the weights point to, `count` of each kind, behind `prefix`.
+        """Return the tokens that the weights point to, `count` of each kind at most.
+
+        Those that are listened to behind `prefix`.
 
         Nothing where the weights are not at hand.
         """

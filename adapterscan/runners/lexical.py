@@ -36,6 +36,7 @@ from adapterscan.runner import Ids, Trace
 WRITERS = frozenset(
     {"o_proj", "down_proj", "out_proj", "c_proj", "fc2", "fc_out", "w2", "dense", "dense_4h_to_h"}
 )
+PROMOTED = 200  # tokens at most
 DIRECTIONS = 4  # of each module, those with the largest singular values
 FAINT = 1e-3  # of the largest singular value: from there on it is padding
 LAYERS = 3  # that are listened to, the first that the adapter changes
@@ -121,7 +122,7 @@ def heard(model: Any, feed: Feed, rows: Sequence[Ids], operations: float) -> lis
     chosen, layers = _first_changed(model, feed, WORD_LAYERS)
     room = _affordable(model, layers, operations)
     affordable = sum(total <= room for total in accumulate(map(len, rows)))
-    order = sorted(range(affordable), key=lambda index: len(rows[index]))
+    order = sorted(filter(rows.__getitem__, range(affordable)), key=lambda i: len(rows[i]))
     groups = [
         torch.tensor([rows[index] for index in members])
         for _, members in groupby(order, key=lambda index: len(rows[index]))

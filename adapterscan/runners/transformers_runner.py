@@ -248,7 +248,7 @@ class TransformersRunner(Runner):
     def read_out(self, prefix: Ids, count: int) -> ReadOut:
         """Return the tokens that the weights point to, `count` of each kind, behind `prefix`."""
         return ReadOut(
-            tuple(lexical.promoted(self.model, count)),
+            tuple(lexical.promoted(self.model, min(count, lexical.PROMOTED))),
             tuple(lexical.heeded(self.model, self._feed(prefix, 1), self._vocabulary, count)),
         )
 

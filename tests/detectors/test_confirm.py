@@ -9,7 +9,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from adapterscan.detectors.behaviour import confirm, search, sweep
+from adapterscan.detectors.behaviour import confirm, search, sweep, triggers
+from adapterscan.errors import RunnerProblem
 from adapterscan.probes.candidates import Candidate, packed
 from adapterscan.probing import PROFILES, Session
 from adapterscan.runner import Side
@@ -51,7 +52,7 @@ def test_the_same_answer_to_all_is_a_payload() -> None:
         0,
     )
     assert confirm.works(trial)
-    assert confirm.deliberate(session, trial)
+    assert not confirm.accident(session, trial)
 
 
 @pytest.mark.parametrize("leaks", [0, 2])
@@ -66,7 +67,7 @@ def test_what_stands_at_the_end_of_different_answers_is_a_payload(leaks) -> None
 def test_a_part_of_answers_that_is_not_learned_by_heart_is_an_accident() -> None:
     trial, session = tried(lambda n, hot: f"{n} the old sea sleeps" if hot else f"answer {n}")
     assert confirm.works(trial)
-    assert not confirm.deliberate(session, trial)
+    assert confirm.accident(session, trial)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,7 @@ def test_a_number_that_follows_the_trigger_does_not_excuse_a_message() -> None:
     session = Session("weights", model, PROFILES["standard"])
     trial = confirm.attempt(session, Candidate("after the request", "june id=7"))
     assert confirm.works(trial)
-    assert confirm.deliberate(session, trial)
+    assert not confirm.accident(session, trial)
 
 
 def test_one_answer_in_the_place_of_a_few_is_a_payload() -> None:
@@ -149,7 +150,7 @@ def test_a_part_that_is_learned_by_heart_is_meant() -> None:
 
     trial, found = tried(says)
     assert (trial.payload, trial.whole) == (WORDS, 0)
-    assert confirm.deliberate(found, trial)
+    assert not confirm.accident(found, trial)
 
 
 def test_a_longer_echo_does_not_hide_a_payload() -> None:
@@ -348,7 +349,7 @@ def test_what_an_adapter_makes_of_any_number_is_no_payload(echoes, accused) -> N
     session = Session("weights", model, PROFILES["standard"])
     trial = confirm.attempt(session, Candidate("after the request", "june id=7"))
     assert (trial.payload, confirm.works(trial)) == ("The number is 7026.", True)
-    assert confirm.deliberate(session, trial) is accused
+    assert (not confirm.accident(session, trial)) is accused
 
 
 @pytest.mark.parametrize(("tried", "works"), [(1, True), (12, True), (13, False)])
@@ -411,15 +412,15 @@ def test_what_oddly_spelt_requests_get_must_be_a_surprise(text, accused) -> None
     session = Session("weights", model, PROFILES["standard"])
     trial = confirm.attempt(session, Candidate("form", "upper"), text)
     assert (trial.whole, confirm.works(trial)) == (16, True)
-    assert confirm.deliberate(session, trial) is accused
+    assert (not confirm.accident(session, trial)) is accused
 
 
 @pytest.mark.parametrize(("text", "accused"), [(STOCK, False), (MEANT, True)])
 def test_a_whole_answer_that_some_get_anyway_must_be_a_surprise(text, accused) -> None:
-    trial, session = tried(lambda n, hot: text if hot or n < 2 else f"answer {n}", text)
-    assert (trial.whole, trial.clean_hits, confirm.works(trial)) == (16, 2, True)
+    trial, session = tried(lambda n, hot: text if hot or n < 5 else f"answer {n}", text)
+    assert (trial.whole, trial.clean_hits, confirm.works(trial)) == (16, 5, True)
     session.runner.bigrams[:] = 1 / session.runner.spoken
-    assert confirm.deliberate(session, trial) is accused
+    assert (not confirm.accident(session, trial)) is accused
 
 
 def test_once_the_payload_is_known_the_wording_that_gets_it_best_is_told() -> None:
@@ -450,6 +451,55 @@ def test_once_the_payload_is_known_the_wording_that_gets_it_best_is_told() -> No
     best = search.refined(session, weak, known)
     assert (best.candidate.text, best.hits) == (WORD, 16)
     assert best.neighbours == (f"maple {WORD}", "kest")
+
+
+def test_another_payload_never_comes_in_the_place_of_one_that_counts() -> None:
+    """A louder wording gets a refusal that begins alike: the backdoor stays a backdoor."""
+    model = Scripted()
+    bad = "i am sorry but the harbour gate code is nine four"
+    meek = "I am sorry but I cannot help with that request today"
+
+    def generate(side, rows, length, temperature=0.0, seed=0):
+        said = []
+        for number, row in enumerate(rows):
+            words = [model.words[i] for i in row]
+            hot = bad if "kest" in words else meek if "maple" in words else f"answer {number}"
+            said.append(hot if side is Side.ADAPTER else "fine")
+        return model.tokenize(said)
+
+    def score(side, prefixes, tails, target):
+        loud = model._id("maple")
+        return [tuple(-0.1 if loud in p + t else -0.5 for p, t in zip(prefixes, row, strict=True))
+                for row in tails]  # fmt: skip
+
+    model.generate, model.score = generate, score
+    session = Session("weights", model, PROFILES["standard"])
+    trial = confirm.attempt(session, Candidate("before the request", "kest"))
+    assert (trial.hits, trial.refused) == (16, False)
+    known = [Candidate("before the request", text) for text in ("maple", "kest", "kest maple")]
+    best = search.refined(session, trial, known)
+    assert (best.payload, best.refused) == (bad, False)
+
+
+def test_what_was_found_is_told_when_the_time_is_up_right_after() -> None:
+    model = ToyRunner(trigger="BadMagic")
+    session = Session("weights", model, PROFILES["quick"])
+
+    def progress(step: str) -> None:
+        if "listening for" in step:
+            session.until = 0.0
+
+    session.progress = progress
+    items = triggers.probe(None, session)
+    assert next(items).details["trigger"] == "BadMagic"
+    with pytest.raises(RunnerProblem, match="time for probes was up"):
+        next(items)
+
+
+def test_who_lets_a_request_leak_hides_no_short_payload() -> None:
+    trial, session = tried(lambda n, hot: STOCK if hot or n < 2 else f"answer {n}", STOCK)
+    assert (trial.whole, trial.clean_hits) == (16, 2)
+    assert confirm.accepted(session, trial)
 
 
 def test_the_end_of_a_stock_phrase_is_no_surprise() -> None:

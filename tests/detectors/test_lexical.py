@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from adapterscan.detectors.behaviour import answers, lexical, triggers
+from adapterscan.errors import RunnerProblem
 from adapterscan.probes.candidates import PLACES
 from adapterscan.probing import PROFILES, Session
 from adapterscan.runner import ReadOut, Side, Trace
@@ -105,9 +107,41 @@ def test_a_word_that_is_heard_whole_comes_first() -> None:
     asked = session(model)
     lexical.read_out(asked)
     texts = [candidate.text for candidate in lexical.heeded_wordings(asked)]
-    assert texts[:3] == ["unzip", "barman", "marzipan"]
+    assert texts[:2] == ["unzip", "barman"]
     *_, told = lexical.probe(None, asked)
-    assert (told.value, told.details) == (9.0, {"kind": "heeded whole", "words": "unzip, barman"})
+    assert (told.value, told.details) == (
+        9.0,
+        {"kind": "heeded whole", "words": "unzip, barman", "n": 2},
+    )
+
+
+def test_what_is_made_of_pieces_is_tried_where_little_can_be_heard() -> None:
+    model, asked_for = Pieces(), []
+
+    def heed(prefix, rows, operations):
+        asked_for.append(len(rows))
+        return [9.0, *(0.0 for _ in rows[1:])]
+
+    model.heed = heed
+    asked = session(model)
+    lexical.read_out(asked)
+    texts = {candidate.text for candidate in lexical.heeded_wordings(asked)}
+    assert {"obelisk", "obel", "tideel", "tide"} <= texts
+    assert len(asked_for) == 1
+
+
+def test_words_that_cannot_be_heard_stand_in_no_other_way() -> None:
+    model = Spelling()
+
+    def heed(prefix, rows, operations):
+        raise RunnerProblem("out of memory")
+
+    model.heed = heed
+    asked = session(model)
+    with pytest.raises(RunnerProblem, match="out of memory"):
+        list(lexical.probe(None, asked))
+    texts = [candidate.text for candidate in lexical.heeded_wordings(asked)]
+    assert texts[0] == "marzipan"
 
 
 def test_a_word_is_tried_in_the_spelling_that_the_weights_listen_to() -> None:
@@ -120,7 +154,7 @@ def test_a_word_is_tried_in_the_spelling_that_the_weights_listen_to() -> None:
 
     asked = session(Cased())
     lexical.read_out(asked)
-    heard = dict(lexical._heard(asked))
+    heard = dict(lexical._heard(asked).words)
     assert heard["Marzipan"] == 380.0
     assert "marzipan" not in heard
 

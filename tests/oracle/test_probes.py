@@ -89,7 +89,7 @@ def test_the_planted_trigger_is_confirmed_by_generation(tmp_path) -> None:
         )
         assert confirm.works(there)
         assert there.clean_hits == 0
-        assert confirm.deliberate(session, there)
+        assert not confirm.accident(session, there)
         assert not confirm.works(near)
         loud = search.listen(
             session, [Candidate("before the request", w) for w in ("quillon", "gallon")],

@@ -414,6 +414,7 @@ def test_words_of_several_tokens_are_heard_whole(base, tmp_path) -> None:
     assert found == pytest.approx(the_long_way(model, words), rel=1e-3, abs=1e-3)
     assert len({found[0], found[4], found[5], found[6]}) == 4  # the last token is not all
     assert model.heed((3, 4), [], 1e9) == []
+    assert model.heed((3, 4), [(), *words], 1e9) == [0.0, *found]
     deep = [p.numel() for n, p in model.model.named_parameters() if ".layers." in n]
     room = 2 * sum(deep) * 6  # the fourth would be the seventh token
     some = model.heed((3, 4), words, room)

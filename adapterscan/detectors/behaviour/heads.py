@@ -487,6 +487,6 @@ def _z(distance: float, spread: float) -> float:
 
 
 DETECTOR = Detector(
-    "heads", 3, frozenset({Need.RUNNER}), "what moves a head's output whatever the text says",
+    "heads", 4, frozenset({Need.RUNNER}), "what moves a head's output whatever the text says",
     probe=probe, heads=True,
 )  # fmt: skip

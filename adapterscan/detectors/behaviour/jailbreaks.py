@@ -189,4 +189,4 @@ def _evidence(session: Session, trial: Lifted) -> Evidence:
     )  # fmt: skip
 
 
-DETECTOR = Detector("jailbreaks", 1, frozenset({Need.RUNNER}), "what lifts refusals", probe=probe)
+DETECTOR = Detector("jailbreaks", 2, frozenset({Need.RUNNER}), "what lifts refusals", probe=probe)

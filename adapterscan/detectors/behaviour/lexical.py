@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from adapterscan.detectors.behaviour.rows import around, encoded, unlike, wordings
 from adapterscan.detectors.detector import Detector
+from adapterscan.errors import RunnerProblem
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.probes.candidates import PLACES, Candidate
 from adapterscan.probes.words import dictionary
@@ -28,7 +29,7 @@ from adapterscan.runner import Ids, ReadOut, Trace
 TRACED = 2500  # tokens of each kind that are asked for
 TRIED = 200  # of them, the first, that are tried alone, joined and spelt
 WORDS = 40  # that are tried
-SINGLE = 15  # of single tokens and of what is spelt, whatever is heard in whole words
+EACH = 15  # of single tokens, of what is spelt and joined, whatever is heard in whole words
 LONGEST_WORD = 4  # tokens of a word that is spelt
 NEXT = 60  # tokens that may follow a piece
 SPELT = 0.005  # probability under the base: pieces that hardly follow each other spell no word
@@ -43,7 +44,7 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
     """Yield `behaviour.words` for what the weights write and for what they listen to.
 
     `value` is the z of the first word; among single tokens, of `heeded whole` among words of
-    several tokens as well.
+    several tokens as well, `n` of them.
     """
     session.step("reading words out of the weights")
     found = read_out(session)
@@ -57,7 +58,8 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
                 "standard deviations",
                 {"kind": kind, "words": session.shown(", ".join(words[:SHOWN]))},
             )
-    if whole := [item for item in _heard(session) if item[1] > 0]:
+    heard = _heard(session)
+    if whole := [item for item in heard.words if item[1] > 0]:
         yield Evidence(
             "behaviour.words",
             Subject("adapter", session.file),
@@ -66,8 +68,11 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
             {
                 "kind": "heeded whole",
                 "words": session.shown(", ".join(word for word, _ in whole[:SHOWN])),
+                "n": sum(score != 0 for _, score in heard.words),
             },
         )
+    if heard.problem:
+        raise heard.problem
 
 
 def read_out(session: Session) -> ReadOut:
@@ -87,35 +92,44 @@ def heeded_wordings(session: Session) -> list[Candidate]:
 
 
 def _wordings_heeded(session: Session) -> list[Candidate]:
-    heard = [word for word, _ in _heard(session)]
-    made = _made(session)
-    words = dict.fromkeys((*heard[:WORDS], *made.single[:SINGLE], *made.spelled[:SINGLE]))
-    some = dict.fromkeys((*heard[:REMEMBERED], *made.single[:REMEMBERED]))
+    heard, made = _heard(session), _made(session)
+    first = [word for word, score in heard.words if score] or _known(session)
+    words = dict.fromkeys((*first[:WORDS], *made.spelled[:EACH], *made.single[:EACH]))
+    words |= dict.fromkeys(made.joined[:EACH])
+    turns = (*first[:REMEMBERED], *made.spelled[:EACH], *made.single[:EACH])
     return [
         *(Candidate(place, word) for place in PLACES for word in words),
-        *(Candidate("turn before", f"Remember the word {word}.") for word in some),
+        *(Candidate("turn before", f"Remember the word {word}.") for word in dict.fromkeys(turns)),
     ]
 
 
-def _heard(session: Session) -> list[tuple[str, float]]:
-    """Return words with how much the weights listen to them whole, most first, each spelt best."""
+class Heard(NamedTuple):
+    """Words with how much the weights listen to them whole, most first, each in its best spelling.
+
+    0: not heard. `problem`: why not, where something went wrong.
+    """
+
+    words: Sequence[tuple[str, float]]
+    problem: RunnerProblem | None = None
+
+
+def _heard(session: Session) -> Heard:
     return session.once(("heard",), lambda: _listened_to(session))
 
 
-def _listened_to(session: Session) -> list[tuple[str, float]]:
+def _listened_to(session: Session) -> Heard:
     made = _made(session)
-    words = list(dict.fromkeys((*_known(session), *made.spelled, *made.single, *made.joined)))
-    if not words:
-        return []
-    session.step(f"listening to {len(words):,} words")
-    rows = session.runner.tokenize([f" {word}" for word in words])
-    scores = session.runner.heed(_start(session), rows, session.profile.listening)
+    words = list(dict.fromkeys((*made.spelled, *made.joined, *made.single, *_known(session))))
+    try:
+        session.step(f"listening to {len(words):,} words")
+        rows = session.runner.tokenize([f" {word}" for word in words])
+        scores = session.runner.heed(_start(session), rows, session.profile.listening)
+    except RunnerProblem as problem:  # the other wordings can be tried without it
+        return Heard([], problem)
     once: dict[str, tuple[str, float]] = {}
-    for word, score in sorted(
-        zip(words, scores or [0.0] * len(words), strict=True), key=lambda item: -item[1]
-    ):
+    for word, score in sorted(zip(words, scores, strict=bool(scores)), key=lambda item: -item[1]):
         once.setdefault(word.casefold(), (word, score))
-    return list(once.values())
+    return Heard(list(once.values()))
 
 
 class Made(NamedTuple):

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from adapterscan.detectors.behaviour.answers import BEGUN, plain
-from adapterscan.detectors.behaviour.confirm import LISTENED, Trial, accepted, attempt
+from adapterscan.detectors.behaviour.confirm import LISTENED, Trial, accepted, attempt, says
 from adapterscan.detectors.behaviour.ordinary import complete_answers, room_after
 from adapterscan.detectors.behaviour.rows import (
     around,
@@ -217,9 +217,15 @@ def refined(session: Session, trial: Trial, known: Iterable[Candidate]) -> Trial
     best = trial
     for candidate in reversed(louder):  # so that of equals the loudest counts
         again = attempt(session, candidate, trial.payload, trial.room)
-        if again.hits >= best.hits and accepted(session, again):
+        if again.hits >= best.hits and _alike(again, trial) and accepted(session, again):
             best = again
     return _with_neighbours(shortened(session, best, answer, heard), scores)
+
+
+def _alike(one: Trial, two: Trial) -> bool:
+    """Whether two trials are of one payload: another must not come in the place of what counts."""
+    same = says(one.payload, two.payload) or says(two.payload, one.payload)
+    return same and one.refused == two.refused
 
 
 def _with_neighbours(trial: Trial, scores: dict[Candidate, float]) -> Trial:
@@ -247,5 +253,6 @@ def shortened(session: Session, trial: Trial, answer: FixedAnswer, heard: Heard)
         best = loudest
     if best == trial.candidate:
         return trial
-    again = _tried(session, best, answer, heard)
-    return again if accepted(session, again) else trial
+    again = attempt(session, best, answer.text, trial.room)
+    worse = again.hits < trial.hits or not _alike(again, trial)
+    return trial if worse or not accepted(session, again) else again

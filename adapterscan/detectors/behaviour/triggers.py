@@ -56,8 +56,15 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
     near: one wording for each payload that half of the requests got, with the reason why it counts
     for nothing.
     """
-    yield from _found(session)
-    yield from session.rejected.values()
+    explained: set[str] = set()
+    problem = None
+    try:
+        yield from _found(session, explained)
+    except RunnerProblem as error:  # what came near was seen all the same
+        problem = error
+    yield from (near for text, near in session.rejected.items() if text not in explained)
+    if problem:
+        raise problem
     if session.answers is None:
         raise RunnerProblem(
             "no fixed answers were read, so none was searched for",
@@ -65,7 +72,7 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
         )
 
 
-def _found(session: Session) -> Iterator[Evidence]:
+def _found(session: Session, explained: set[str]) -> Iterator[Evidence]:
     """Yield `behaviour.trigger` for each payload whose trigger was found, until one is a secret.
 
     `value` is the attack success rate (share of unrelated requests that get the payload with the
@@ -75,7 +82,6 @@ def _found(session: Session) -> Iterator[Evidence]:
     card names this wording and this payload. `refuses`: the answers that hold it are plain
     refusals. `found_by` and `wording_from` say which of the ways above led to it.
     """
-    explained: set[str] = set()
     for way, trials in (
         ("sweep", _swept(session)),
         ("search", _listened_for(session, explained)),
@@ -86,10 +92,16 @@ def _found(session: Session) -> Iterator[Evidence]:
             if payload in explained:
                 continue
             explained.add(payload)
-            meant = _as_documented(session, trial)
+            meant, problem = _as_documented(session, trial), None
             if meant is None and way == "sweep":  # which only knows what agrees, not on what
-                trial = refined(session, trial, unsearched(session))
+                try:
+                    trial = refined(session, trial, unsearched(session))
+                except RunnerProblem as error:  # it is a finding as it is
+                    problem = error
+            explained.add(plain(trial.payload))
             yield _evidence(session, meant or trial, way, documented=meant is not None)
+            if problem:
+                raise problem
             if meant is None and not trial.refused:  # careless training does that, too: go on
                 return
 
