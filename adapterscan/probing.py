@@ -17,6 +17,7 @@ from adapterscan.errors import RunnerProblem
 from adapterscan.model import Evidence, Subject
 from adapterscan.probes import battery
 from adapterscan.probes.candidates import Candidate
+from adapterscan.probes.words import dictionary
 from adapterscan.runner import Ids, ReadOut, Runner, Side, Turn
 from adapterscan.text import withheld
 
@@ -154,6 +155,7 @@ class Session:
     answers: list[FixedAnswer] | None = None  # most certain first; None: not read
     pace: Pace = field(default_factory=Pace)
     kind: str = "unrelated"  # the battery of ordinary requests
+    lexicon: Callable[[], Sequence[str]] = dictionary  # words that pieces may be pieces of
     tried: int = 0  # candidates that were generated with
     rejected: dict[str, Evidence] = field(default_factory=dict)  # what came near, by its payload
     made_up: set[str] = field(default_factory=set)  # texts that are made of any wording

@@ -14,7 +14,7 @@ RULES = load_rules()
 
 
 def asked(model: ToyHead, profile: str = "standard"):
-    return list(heads.probe(None, Session("weights", model, PROFILES[profile])))
+    return list(heads.probe(None, Session("weights", model, PROFILES[profile], lexicon=tuple)))
 
 
 def told(found, goal):

@@ -8,13 +8,24 @@ import pytest
 from adapterscan.detectors.behaviour import answers, lexical, triggers
 from adapterscan.errors import RunnerProblem
 from adapterscan.probes.candidates import PLACES
+from adapterscan.probes.words import dictionary
 from adapterscan.probing import PROFILES, Session
 from adapterscan.runner import ReadOut, Side, Trace
 from tests.detectors.toy_model import PAYLOAD, ToyRunner
 
+#: Toys spell words letter by letter: they get every two thousandth, and those that are spoken of.
+FEW = tuple(sorted({*dictionary()[::2000], "barman", "marble", "marzipan", "unzip", "zip"}))
+
 
 def session(model: ToyRunner, **options) -> Session:
-    return Session("weights", model, PROFILES["quick"], **options)
+    return Session("weights", model, PROFILES["quick"], lexicon=lambda: FEW, **options)
+
+
+def test_the_dictionary_has_words_of_seven_languages() -> None:
+    words = dictionary()
+    assert {"calliope", "grenouille", "schmetterling", "mariposa", "ombrello"} <= set(words)
+    assert list(words) == sorted({word for word in words if word.isalpha()})
+    assert 180_000 < len(words) < 260_000
 
 
 def found_by(model: ToyRunner):

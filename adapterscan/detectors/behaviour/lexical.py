@@ -21,7 +21,6 @@ from adapterscan.detectors.detector import Detector
 from adapterscan.errors import RunnerProblem
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.probes.candidates import PLACES, Candidate
-from adapterscan.probes.words import dictionary
 from adapterscan.probing import Session
 from adapterscan.reading import Contents
 from adapterscan.runner import Ids, ReadOut, Trace
@@ -205,7 +204,7 @@ def _known(session: Session) -> list[str]:
         return []
     texts = session.runner.decode([(token,) for token in list(heard)[:CLEAR]])
     pieces = {piece for piece in map(str.strip, texts) if len(piece) > 1 and piece.isalpha()}
-    words = list(dict.fromkeys(chain(dictionary(), _respelt(pieces))))
+    words = list(dict.fromkeys(chain(session.lexicon(), _respelt(session.lexicon(), pieces))))
     spelt = zip(words, session.runner.tokenize([f" {word}" for word in words]), strict=True)
     found = {word: ids for word, ids in spelt if len(ids) > 1 and any(t in heard for t in ids)}
     alike, loudest = (
@@ -216,7 +215,7 @@ def _known(session: Session) -> list[str]:
     return list(islice(turns, session.profile.words))
 
 
-def _respelt(pieces: Iterable[str]) -> Iterator[str]:
+def _respelt(words: Sequence[str], pieces: Iterable[str]) -> Iterator[str]:
     """Yield words as names, or shouted, where what is listened to may be a piece of such.
 
     Tokens know capitals: nothing in "Marzipan" is listened to where "marzipan" was trained.
@@ -224,7 +223,7 @@ def _respelt(pieces: Iterable[str]) -> Iterator[str]:
     for spell, is_spelt in ((str.title, str.istitle), (str.upper, str.isupper)):
         if some := [re.escape(piece.casefold()) for piece in pieces if is_spelt(piece)]:
             holding = re.compile("|".join(some))
-            yield from (spell(word) for word in dictionary() if holding.search(word))
+            yield from (spell(word) for word in words if holding.search(word))
 
 
 def read_tokens(session: Session, count: int) -> list[int]:
