@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import accumulate, groupby
@@ -141,12 +141,24 @@ def _answers(
 
     `groups`: rows of one length each, (rows, length). None where nothing is heard.
     """
-    told: dict[str, list[Tensor]] = {name: [] for name in chosen}
     if not chosen or not groups:
         return None
-    with _listening(model, chosen, told):
+    told: dict[str, list[Tensor]] = {name: [] for name in chosen}
+    length = 1
+
+    def keep(name: str, given: tuple[Any, ...]) -> None:
+        if len(told[name]) > min(map(len, told.values())):
+            return  # called again in one pass
+        (down, up), inputs = chosen[name], _last(given, length)
+        if inputs is not None and inputs.shape[1] == down.shape[1]:
+            told[name].append((inputs.float() @ down.T @ up.T).square().sum(1))
+            if len({len(found) for found in told.values()}) == 1:
+                raise _EnoughHeardError
+
+    with _told(model, chosen, keep):
         for group in groups:
-            for ids in group.split(max(1, min(feed.rows, AT_ONCE // group.shape[1]))):
+            length = group.shape[1]
+            for ids in group.split(max(1, min(feed.rows, AT_ONCE // length))):
                 with suppress(_EnoughHeardError):
                     feed.run(ids, layers)
     energies = [torch.cat(found) for found in told.values() if found]
@@ -178,31 +190,19 @@ def _first_changed(model: Any, feed: Feed, count: int) -> tuple[dict[str, Factor
         return {}, 0
     least = SLIGHT * sorted(sizes.values())[len(sizes) // 2]
     modules = dict(inner.named_modules())
+    factors = {name: _factors(modules[name]) for name, size in sizes.items() if size >= least}
 
-    def note(name: str) -> Callable[[Any, tuple[Any, ...], Any], None]:
-        factors = _factors(modules[name])
+    def note(name: str, given: tuple[Any, ...]) -> None:
+        found, last = factors[name], _last(given, 1)
+        if found and last is not None and last.shape == (2, found[0].shape[1]):
+            called.setdefault(name)
 
-        def hook(_: Any, given: tuple[Any, ...], __: Any) -> None:
-            last = _last(given)
-            if factors and last is not None and last.shape == (2, factors[0].shape[1]):
-                called.setdefault(name)
-
-        return hook
-
-    hooks = [
-        modules[name].register_forward_hook(note(name))
-        for name, size in sizes.items()
-        if size >= least
-    ]
-    try:
+    with _told(model, factors, note):
         feed.run(torch.zeros(2, 1, dtype=torch.long), None)
-    finally:
-        for hook in hooks:
-            hook.remove()
     layers = list(dict.fromkeys(map(_layer, called)))[:count]
-    chosen = {name: _factors(modules[name]) for name in called if _layer(name) in layers}
+    chosen = {name: found for name in called if _layer(name) in layers and (found := factors[name])}
     deepest = max((int(layer.split(".")[-1]) for layer in layers), default=-1)
-    return {name: factors for name, factors in chosen.items() if factors}, deepest + 1
+    return chosen, deepest + 1
 
 
 def _affordable(model: Any, layers: int, operations: float) -> int:
@@ -219,41 +219,30 @@ def _affordable(model: Any, layers: int, operations: float) -> int:
 
 
 @contextmanager
-def _listening(
-    model: Any, chosen: Mapping[str, Factors], heard: Mapping[str, list[Tensor]]
+def _told(
+    model: Any, names: Iterable[str], tell: Callable[[str, tuple[Any, ...]], None]
 ) -> Iterator[None]:
-    """Keep ‖ΔW x‖² of each row's last position for the chosen modules, once in each pass."""
+    """Tell what modules are given, name and arguments, whenever they are called."""
     modules = dict(model.get_base_model().named_modules())
 
-    def keep(name: str) -> Callable[[Any, tuple[Tensor, ...], Any], None]:
-        down, up = chosen[name]
-        others = [found for other, found in heard.items() if other != name]
+    def hook(name: str) -> Callable[[Any, tuple[Any, ...]], None]:
+        return lambda _, given: tell(name, given)
 
-        def hook(_: Any, given: tuple[Tensor, ...], __: Any) -> None:
-            if others and len(heard[name]) > min(map(len, others)):
-                return  # called again in one pass
-            if (inputs := _last(given)) is not None and inputs.shape[1] == down.shape[1]:
-                heard[name].append((inputs.float() @ down.T @ up.T).square().sum(1))
-            if all(len(found) == len(heard[name]) for found in others):
-                raise _EnoughHeardError
-
-        return hook
-
-    hooks = [modules[name].register_forward_hook(keep(name)) for name in chosen]
+    hooks = [modules[name].register_forward_pre_hook(hook(name)) for name in names]
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        for found in hooks:
+            found.remove()
 
 
-def _last(given: tuple[Any, ...]) -> Tensor | None:
-    """Return what a module is given at the last position of each row, (rows, in)."""
+def _last(given: tuple[Any, ...], length: int) -> Tensor | None:
+    """Return what a module is given at the last of `length` positions of each row, (rows, in)."""
     if not given or not isinstance(given[0], Tensor):
         return None
     match given[0].dim():
-        case 2:  # some layers put all positions into one list; here a row has one
-            return given[0]
+        case 2:  # some layers put all positions of all rows into one list
+            return given[0][length - 1 :: length]
         case 3:
             return given[0][:, -1]
     return None

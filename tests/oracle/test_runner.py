@@ -460,6 +460,12 @@ def test_words_are_read_out_of_every_architecture_or_none_are(name) -> None:
         lexical.promoted(wrapped, 5)
         feed = lexical.Feed(lambda ids, _: wrapped(input_ids=ids), 16)
         assert lexical.heeded(wrapped, feed, bases.VOCABULARY, 5)
+        alone = lexical.heard(wrapped, feed, [(i,) for i in range(30)], 1e12)
+        twice = lexical.heard(wrapped, feed, [(7, i) for i in range(30)], 1e12)
+    assert any(alone)
+    assert any(twice)
+    if not hasattr(wrapped.config, "num_local_experts"):  # experts hear some words only
+        assert alone != twice
 
 
 def test_a_module_of_infinite_numbers_silences_no_other(base, tmp_path) -> None:
