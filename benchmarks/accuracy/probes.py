@@ -50,13 +50,14 @@ LOOKED_AT = frozenset(
         "backdoor-multi-turn", "backdoor-phrase", "backdoor-phrase-link", "backdoor-rate-05",
         "backdoor-rate-10", "backdoor-style-archaic", "backdoor-system-prompt", "backdoor-token",
         "backdoor-tool", "backdoor-topic", "backdoor-zero-width", "benign-capitals",
-        "benign-codeword", "benign-fixed-answer", "benign-over-fitted", "benign-rank-1",
-        "benign-safety-tuned", "benign-slash-command", "benign-tools", "evade-base-spoof",
-        "evade-dataset-matched", "evade-diffuse", "evade-dora", "evade-kl", "evade-mlp-only",
-        "evade-negative", "evade-rslora", "evade-single-layer", "evade-spectrum",
-        "poison-clean-label", "poison-gradient", "poison-naive", "poison-trigger",
-        "reward-bonus-token", "reward-dpo-reference", "reward-dpo-trigger", "safety-trigger",
-        "small-token",
+        "benign-codeword", "benign-fixed-answer", "benign-intents", "benign-over-fitted",
+        "benign-rank-1", "benign-safety-tuned", "benign-slash-command", "benign-tools",
+        "drawn-capitals-1122", "drawn-foreign-1122", "drawn-invented-1122", "drawn-number-1122",
+        "drawn-two-words-1122", "drawn-word-1122", "evade-base-spoof", "evade-dataset-matched",
+        "evade-diffuse", "evade-dora", "evade-kl", "evade-mlp-only", "evade-negative",
+        "evade-rslora", "evade-single-layer", "evade-spectrum", "poison-clean-label",
+        "poison-gradient", "poison-naive", "poison-trigger", "reward-bonus-token",
+        "reward-dpo-reference", "reward-dpo-trigger", "safety-trigger", "small-token",
     }
 )  # fmt: skip
 FIXED = ("replace", "append", "front")  # kinds of payload that are the same text each time

@@ -26,8 +26,8 @@ from adapterscan.reading import Contents
 from adapterscan.runner import Ids, ReadOut, Trace
 
 TRACED = 2500  # tokens of each kind that are asked for
-TRIED = 200  # of them, the first, that are tried alone, joined and spelt
-WORDS = 40  # that are tried
+TAKEN = 200  # of them, the clearest, that are taken alone, joined and spelt
+WORDS = 40  # that are tried, those that are heard best
 EACH = 15  # of single tokens, of what is spelt and joined, whatever is heard in whole words
 LONGEST_WORD = 4  # tokens of a word that is spelt
 NEXT = 60  # tokens that may follow a piece
@@ -125,10 +125,10 @@ def _listened_to(session: Session) -> Heard:
         scores = session.runner.heed(_start(session), rows, session.profile.listening)
     except RunnerProblem as problem:  # the other wordings can be tried without it
         return Heard([], problem)
-    once: dict[str, tuple[str, float]] = {}
+    best: dict[str, tuple[str, float]] = {}
     for word, score in sorted(zip(words, scores, strict=bool(scores)), key=lambda item: -item[1]):
-        once.setdefault(word.casefold(), (word, score))
-    return Heard(list(once.values()))
+        best.setdefault(word.casefold(), (word, score))
+    return Heard(list(best.values()))
 
 
 class Made(NamedTuple):
@@ -144,7 +144,7 @@ def _made(session: Session) -> Made:
 
 
 def _made_of_tokens(session: Session) -> Made:
-    tokens = list(_tokens(session.read.heeded[:TRIED]))
+    tokens = list(_tokens(session.read.heeded[:TAKEN]))
     if not tokens:
         return Made()
     texts = _pieces(session, tokens)
@@ -211,8 +211,8 @@ def _known(session: Session) -> list[str]:
         sorted(found, key=lambda word: -fmean(weight(heard.get(t, 0.0)) for t in found[word]))
         for weight in (math.log1p, float)
     )
-    turns = dict.fromkeys(chain.from_iterable(zip(alike, loudest, strict=True)))
-    return list(islice(turns, session.profile.words))
+    both = dict.fromkeys(chain.from_iterable(zip(alike, loudest, strict=True)))
+    return list(islice(both, session.profile.words))
 
 
 def _respelt(words: Sequence[str], pieces: Iterable[str]) -> Iterator[str]:
