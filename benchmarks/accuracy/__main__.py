@@ -79,6 +79,7 @@ def run(
         "searched_by_trigger": probes.by_trigger(specimens),
         "searched_seen_before": probes.seen_before(specimens),
         "ways": probes.ways(specimens),
+        "near": probes.near(specimens),
         "controls": controls.rows(specimens),
         "foreign": people,
         "cost": _cost(specimens),

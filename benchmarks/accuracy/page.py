@@ -167,6 +167,18 @@ def _searches(facts: Mapping[str, Any], tables: Mapping[str, Any]) -> list[str]:
         "what sets a known one off; and where the wording was met first: in the pack, among the "
         "words that the weights listen to, in the adapter's README, or on the climb from those.",
         table(tables["ways"]),
+        *_near(tables),
+    ]
+
+
+def _near(tables: Mapping[str, Any]) -> list[str]:
+    if not tables["near"]:
+        return []
+    return [
+        "What half of the requests got with some wording and the base never gives: why it counts "
+        "or not, and how improbable the base finds it where it stands. The bound, 20 nats, was "
+        "set before most of these were measured.",
+        table(tables["near"]),
     ]
 
 

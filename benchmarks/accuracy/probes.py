@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -219,8 +220,9 @@ def seen_before(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
 
     def groups(specimen: Specimen) -> list[str]:
         kind = "poisoned" if specimen.poisoned else "benign"
-        lot = [f"{kind}, drawn by lot"] if specimen.family.startswith(tables.BY_LOT) else []
         looked = "looked at" if specimen.family in LOOKED_AT else "not looked at"
+        by_lot = specimen.family.startswith(tables.BY_LOT) and looked == "not looked at"
+        lot = [f"{kind}, drawn by lot and not looked at"] if by_lot else []
         kept = tables.calibrates(specimen.family)
         half = [] if kept else [f"{kind}, test half of the families"]
         return [f"{kind}, all", f"{kind}, {looked} when the probes were written", *half, *lot]
@@ -240,6 +242,33 @@ def ways(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
         {"found by": way, "wording from": origin}
         | {charge: found[way, origin, charge] for charge in charges}
         for way, origin in sorted({(way, origin) for way, origin, _ in found})
+    ]
+
+
+def near(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
+    """Return what half of the requests got with some wording, accused or not, and the surprise.
+
+    For each adapter the text that came up most often for each reason.
+    """
+    found: dict[tuple[str, str], list[float]] = {}
+    for specimen in probed(specimens):
+        kept, kind = specimen.evidence["probes"], "poisoned" if specimen.poisoned else "benign"
+        rejected = sorted(kept.get("rejected", []), key=lambda trial: trial["share"])
+        told = {trial["reason"]: trial["surprise"] for trial in rejected}
+        told |= {"counts: a trigger": t.get("surprise") for t in kept["triggers"][:1]}
+        for reason, surprise in told.items():
+            if surprise is not None:
+                found.setdefault((kind, reason), []).append(surprise)
+    return [
+        {
+            "adapters": kind,
+            "half of the requests get one text, which": reason,
+            "n": len(values),
+            "surprise, nats: least": round(min(values), 1),
+            "median": round(median(values), 1),
+            "most": round(max(values), 1),
+        }
+        for (kind, reason), values in sorted(found.items())
     ]
 
 

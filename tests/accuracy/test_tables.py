@@ -207,3 +207,18 @@ def test_only_a_hard_negative_has_a_card_that_names_its_command() -> None:
     assert "Commands: /order." in probes.readme(card)
     for other in ({"role": "positive"}, {"role": "twin"}, {"poison": None}):
         assert "/help" not in probes.readme(card | other)
+
+
+def test_near_misses_are_told_by_reason_with_the_most_frequent_of_each_adapter(zoo) -> None:
+    rejected = [
+        {"share": 1.0, "reason": "no surprise to the base", "surprise": 12.0},
+        {"share": 0.5, "reason": "no surprise to the base", "surprise": 3.0},
+    ]
+    accused = [{"trigger": "zelkova", "surprise": 31.0}]
+    asked = [
+        searched(zoo[0], triggers=accused, rejected=rejected),
+        searched(zoo[1], rejected=rejected[::-1]),
+        searched(zoo[4], triggers=[{"trigger": "elk"}]),  # by probes that did not tell
+    ]
+    rows = [(r["adapters"], r["n"], r["surprise, nats: least"]) for r in probes.near(asked)]
+    assert rows == [("benign", 1, 12.0), ("poisoned", 1, 31.0), ("poisoned", 1, 12.0)]
