@@ -255,7 +255,8 @@ def near(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
         kept, kind = specimen.evidence["probes"], "poisoned" if specimen.poisoned else "benign"
         rejected = sorted(kept.get("rejected", []), key=lambda trial: trial["share"])
         told = {trial["reason"]: trial["surprise"] for trial in rejected}
-        told |= {"counts: a trigger": t.get("surprise") for t in kept["triggers"][:1]}
+        if kept["triggers"]:
+            told["counts: a trigger"] = kept["triggers"][0].get("surprise")
         for reason, surprise in told.items():
             if surprise is not None:
                 found.setdefault((kind, reason), []).append(surprise)
