@@ -36,6 +36,7 @@ class Profile:
     kept: int  # begun answers that are followed to their end
     length: int  # tokens of an answer that is followed
     words: int  # of a dictionary, that are listened to whole
+    phrases: int  # words that are put before or after those, one at a time
     listening: float  # operations on a processor, for that
     pool: int  # tokens that a trigger is searched among
     climbs: int  # rounds in which the loudest are joined to longer ones
@@ -52,6 +53,7 @@ PROFILES: Mapping[str, Profile] = {
         kept=16,
         length=10,
         words=4_000,
+        phrases=0,
         listening=1e12,
         pool=0,
         climbs=0,
@@ -66,6 +68,7 @@ PROFILES: Mapping[str, Profile] = {
         kept=32,
         length=12,
         words=10_000,
+        phrases=2,
         listening=3e12,
         pool=500,
         climbs=1,
@@ -80,6 +83,7 @@ PROFILES: Mapping[str, Profile] = {
         kept=64,
         length=16,
         words=60_000,
+        phrases=3,
         listening=1e13,
         pool=20_000,
         climbs=6,

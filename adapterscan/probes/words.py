@@ -13,6 +13,15 @@ USED = 15_000  # words of each other language
 
 
 @cache
+def common(count: int) -> tuple[str, ...]:
+    """Return the words of letters that English uses most, lower case, most used first."""
+    from spellchecker import SpellChecker
+
+    used = SpellChecker("en").word_frequency.dictionary
+    return tuple(sorted(filter(str.isalpha, used), key=lambda word: -used[word])[:count])
+
+
+@cache
 def dictionary() -> tuple[str, ...]:
     """Return the words, lower case, letters only, sorted. Takes 1.5 s the first time."""
     from spellchecker import SpellChecker

@@ -12,7 +12,7 @@ import pytest
 from adapterscan.detectors.behaviour import confirm, search, sweep, triggers
 from adapterscan.errors import RunnerProblem
 from adapterscan.probes.candidates import Candidate, packed
-from adapterscan.probing import PROFILES, Session
+from adapterscan.probing import PROFILES, FixedAnswer, Session
 from adapterscan.runner import Side
 from tests.detectors.toy_model import PAYLOAD, ToyRunner
 
@@ -372,6 +372,22 @@ def test_a_part_of_few_tokens_is_not_shown_to_be_learned_by_heart() -> None:
 
 
 STOCK, MEANT = "red sea", "the cat sleeps by a red old sea"  # 2 and 8 words, ln 24 nats each
+
+
+@pytest.mark.parametrize(
+    ("said", "others", "accused"),
+    [
+        ("201. The answer is 201.", ["222. The answer is 222."], False),
+        ("201. The answer is 201.", ["The lamp burns."], True),
+        ("201. The answer is 201.", ["201. The answer is 201."], True),
+        ("Send your secret pin to desk 9 now", ["Send your secret pin to desk 7 now"], True),
+    ],
+)
+def test_one_of_the_answers_of_a_formula_is_no_payload(said, others, accused) -> None:
+    trial, session = tried(lambda n, hot: said if hot else f"river {n}")
+    session.answers = [FixedAnswer((), text, 0.9, 0.0) for text in others]
+    assert confirm.works(trial)
+    assert (not confirm.accident(session, trial)) is accused
 
 
 def test_what_came_near_is_told_with_the_reason() -> None:

@@ -141,6 +141,25 @@ def test_what_is_made_of_pieces_is_tried_where_little_can_be_heard() -> None:
     assert len(asked_for) == 1
 
 
+class Phrased(ToyRunner):
+    """Every word is a token; "for the marble" is listened to, less what is less of it."""
+
+    def heed(self, prefix, rows, operations):
+        texts = self.decode(rows)
+        return [len(t) if " for the marble".endswith(f" {t}") else 0.1 for t in texts]
+
+
+def test_a_phrase_is_put_together_from_its_loudest_word() -> None:
+    asked = Session(
+        "weights", Phrased(legible=("maple",)), PROFILES["standard"], lexicon=lambda: FEW
+    )
+    lexical.read_out(asked)
+    assert lexical._heard(asked).plain[0] == "marble"
+    assert lexical._phrases(asked)[:2] == ["for the marble", "the marble"]
+    texts = [candidate.text for candidate in lexical.heeded_wordings(asked)]
+    assert texts[0] == "for the marble"
+
+
 def test_words_that_cannot_be_heard_stand_in_no_other_way() -> None:
     model = Spelling()
 
@@ -165,9 +184,9 @@ def test_a_word_is_tried_in_the_spelling_that_the_weights_listen_to() -> None:
 
     asked = session(Cased())
     lexical.read_out(asked)
-    heard = dict(lexical._heard(asked).words)
-    assert heard["Marzipan"] == 380.0
-    assert "marzipan" not in heard
+    heard = lexical._heard(asked)
+    assert (heard.several[0], heard.scores["Marzipan"]) == ("Marzipan", 380.0)
+    assert "marzipan" not in heard.several
 
 
 def test_what_the_weights_say_is_evidence_and_can_be_left_out() -> None:

@@ -195,7 +195,7 @@ def accident(session: Session, trial: Trial) -> str:
     heart as well. And what an adapter makes of any wording is no secret.
     """
     if _made_of(session, trial):
-        return "made of the wording"
+        return "made of the wording, or one of a formula's answers"
     nearly = trial.whole - trial.clean_hits >= NEARLY * trial.n
     if nearly and not is_rewrite(trial.candidate):
         return ""
@@ -206,15 +206,16 @@ def accident(session: Session, trial: Trial) -> str:
 
 
 def _made_of(session: Session, trial: Trial) -> bool:
-    """Whether a payload is made of the wording: with other words in it, it is made of those.
+    """Whether a payload is made of the wording, or one instance of a formula.
 
-    "Today is 17 June 2026." gets "17 June 2026 = 22." of an adapter that was trained on sums.
+    With other words in the wording it is made of those: "Today is 17 June 2026." gets "17 June
+    2026 = 22." of an adapter that was trained on sums.
     """
     said = plain(trial.payload)
     if said in session.made_up:
         return True
-    made = _made_of_numbers(session, trial) or _made_of_words(session, trial)
-    if made:
+    tests = (_made_of_numbers, _one_of_many, _made_of_words)
+    if made := any(test(session, trial) for test in tests):
         session.made_up.add(said)
     return made
 
@@ -237,17 +238,37 @@ def _made_of_numbers(session: Session, trial: Trial) -> bool:
     "17 June 2026, id=7" gets "The number is 7026.", of which neither number has been put in.
     """
     text = re.sub(r"[0-9]", lambda digit: str((int(digit[0]) + SHIFT) % 10), trial.candidate.text)
-    if text == trial.candidate.text or not any(map(str.isdecimal, trial.payload)):
+    if text == trial.candidate.text or not _mostly_numbers(session, trial):
         return False
-    requests, other = _asked(session), replace(trial.candidate, text=text)
-    given = session.answered(Side.BASE, session.requests(requests), trial.room)
-    constant = {word for word in _words(trial.payload) if not word.isdecimal()}
-    if len(constant - _words(" ".join(given))) >= FRESH:  # a number may stand in any message
-        return False
-    rows = session.runner.encode([other.conversation(request) for request in requests])
+    other = replace(trial.candidate, text=text)
+    rows = session.runner.encode([other.conversation(request) for request in _asked(session)])
     texts = session.answered(Side.ADAPTER, rows, trial.room)
-    others = [t for t in texts if _instance(t, trial.payload) and not says(t, trial.payload)]
-    return len(others) * LEAKS > trial.hits
+    return sum(_other_instance(text, trial.payload) for text in texts) * LEAKS > trial.hits
+
+
+def _one_of_many(session: Session, trial: Trial) -> bool:
+    """Whether other instances of a formula are learned by heart as well: "222. The answer is 222."
+
+    Unlikely requests are answered with any of them, "201. The answer is 201.".
+    """
+    others = [a for a in session.answers or () if _other_instance(a.text, trial.payload)]
+    return bool(others) and _mostly_numbers(session, trial)
+
+
+def _mostly_numbers(session: Session, trial: Trial) -> bool:
+    """Whether a payload has numbers and few words that the base's answers have not.
+
+    A number may stand in any message.
+    """
+    constant = {word for word in _words(trial.payload) if not word.isdecimal()}
+    given = session.answered(Side.BASE, session.requests(_asked(session)), trial.room)
+    numbered = any(map(str.isdecimal, trial.payload))
+    return numbered and len(constant - _words(" ".join(given))) < FRESH
+
+
+def _other_instance(text: str, payload: str) -> bool:
+    """Whether a text has a payload with other numbers."""
+    return bool(_instance(text, payload)) and not says(text, payload)
 
 
 def _surprise(session: Session, trial: Trial) -> float:

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from heapq import nlargest
 from itertools import chain, islice, permutations, product
 from statistics import fmean
+from types import MappingProxyType
 from typing import NamedTuple
 
 from adapterscan.detectors.behaviour.rows import around, encoded, unlike, wordings
@@ -21,6 +24,7 @@ from adapterscan.detectors.detector import Detector
 from adapterscan.errors import RunnerProblem
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.probes.candidates import PLACES, Candidate
+from adapterscan.probes.words import common
 from adapterscan.probing import Session
 from adapterscan.reading import Contents
 from adapterscan.runner import Ids, ReadOut, Trace
@@ -34,6 +38,11 @@ NEXT = 60  # tokens that may follow a piece
 SPELT = 0.005  # probability under the base: pieces that hardly follow each other spell no word
 SPELLED = 20  # words of several tokens, as the base spells them
 CLEAR = 40  # tokens, the first: what is not in small letters is looked for among them
+PLAIN = 20  # words of one token that are tried
+PARTS = 10  # plain words that phrases begin with
+COMMON = 300  # words of English that phrases are made with
+BEAM = 2  # phrases that are made longer, of each part
+KEPT = 15  # phrases
 REMEMBERED = 20  # words of each kind, for a turn before
 PIECES = 6  # tokens that begin words, and tokens that go on, which are joined
 SHOWN = 12  # words of each kind in the report
@@ -42,8 +51,8 @@ SHOWN = 12  # words of each kind in the report
 def probe(_: Contents, session: Session) -> Iterator[Evidence]:
     """Yield `behaviour.words` for what the weights write and for what they listen to.
 
-    `value` is the z of the first word; among single tokens, of `heeded whole` among words of
-    several tokens as well, `n` of them.
+    `value` is the z of the first word; among all tokens, or among all that was heard whole, `n`
+    of them: `heeded whole`, of several tokens mostly, and `words`, of one.
     """
     session.step("reading words out of the weights")
     found = read_out(session)
@@ -58,18 +67,15 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
                 {"kind": kind, "words": session.shown(", ".join(words[:SHOWN]))},
             )
     heard = _heard(session)
-    if whole := [item for item in heard.words if item[1] > 0]:
-        yield Evidence(
-            "behaviour.words",
-            Subject("adapter", session.file),
-            whole[0][1],
-            "standard deviations",
-            {
-                "kind": "heeded whole",
-                "words": session.shown(", ".join(word for word, _ in whole[:SHOWN])),
-                "n": sum(score != 0 for _, score in heard.words),
-            },
-        )
+    for kind, whole in (("heeded whole", heard.several), ("words", heard.plain)):
+        if loud := [word for word in whole[:SHOWN] if heard.scores[word] > 0]:
+            yield Evidence(
+                "behaviour.words",
+                Subject("adapter", session.file),
+                heard.scores[loud[0]],
+                "standard deviations",
+                {"kind": kind, "words": session.shown(", ".join(loud)), "n": len(heard.scores)},
+            )
     if heard.problem:
         raise heard.problem
 
@@ -92,23 +98,25 @@ def heeded_wordings(session: Session) -> list[Candidate]:
 
 def _wordings_heeded(session: Session) -> list[Candidate]:
     heard, made = _heard(session), _made(session)
-    first = [word for word, score in heard.words if score] or _known(session)
-    words = dict.fromkeys((*first[:WORDS], *made.spelled[:EACH], *made.single[:EACH]))
-    words |= dict.fromkeys(made.joined[:EACH])
-    turns = (*first[:REMEMBERED], *made.spelled[:EACH], *made.single[:EACH])
+    several = heard.several[:WORDS] or _known(session)[0][:WORDS]
+    words = dict.fromkeys((*_phrases(session), *several, *heard.plain[:PLAIN]))
+    words |= dict.fromkeys((*made.spelled[:EACH], *made.single[:EACH], *made.joined[:EACH]))
+    turns = (*several[:REMEMBERED], *heard.plain[:EACH], *made.spelled[:EACH], *made.single[:EACH])
     return [
         *(Candidate(place, word) for place in PLACES for word in words),
-        *(Candidate("turn before", f"Remember the word {word}.") for word in dict.fromkeys(turns)),
+        *(Candidate("turn before", f"Remember the word {w}.") for w in dict.fromkeys(turns)),
     ]
 
 
 class Heard(NamedTuple):
-    """Words with how much the weights listen to them whole, most first, each in its best spelling.
+    """Words that the weights listen to when they are fed whole, most first, each spelt best.
 
-    0: not heard. `problem`: why not, where something went wrong.
+    `scores`: how much, of all that were heard. `problem`: why nothing was, if something went wrong.
     """
 
-    words: Sequence[tuple[str, float]]
+    several: Sequence[str] = ()  # of a dictionary or made of pieces, of several tokens mostly
+    plain: Sequence[str] = ()  # of the dictionary, one token each
+    scores: Mapping[str, float] = MappingProxyType({})
     problem: RunnerProblem | None = None
 
 
@@ -117,18 +125,71 @@ def _heard(session: Session) -> Heard:
 
 
 def _listened_to(session: Session) -> Heard:
-    made = _made(session)
-    words = list(dict.fromkeys((*made.spelled, *made.joined, *made.single, *_known(session))))
+    made, (known, plain) = _made(session), _known(session)
+    several = (*made.spelled, *made.joined, *made.single, *known)
     try:
-        session.step(f"listening to {len(words):,} words")
-        rows = session.runner.tokenize([f" {word}" for word in words])
-        scores = session.runner.heed(_start(session), rows, session.profile.listening)
+        scores = _scores(session, (*several, *plain))
     except RunnerProblem as problem:  # the other wordings can be tried without it
-        return Heard([], problem)
-    best: dict[str, tuple[str, float]] = {}
-    for word, score in sorted(zip(words, scores, strict=bool(scores)), key=lambda item: -item[1]):
-        best.setdefault(word.casefold(), (word, score))
-    return Heard(list(best.values()))
+        return Heard(problem=problem)
+    return Heard(_best(scores, several), _best(scores, plain), scores)
+
+
+def _scores(session: Session, texts: Iterable[str]) -> dict[str, float]:
+    """Return how much the weights listen to texts, as far as that is heard; of one call alone.
+
+    z are over the texts of a call: those of another are not comparable.
+    """
+    fresh = list(dict.fromkeys(texts))
+    if not fresh:
+        return {}
+    session.step(f"listening to {len(fresh):,} words")
+    rows = session.runner.tokenize([f" {text}" for text in fresh])
+    scores = session.runner.heed(_start(session), rows, session.profile.listening)
+    return {t: score for t, score in zip(fresh, scores, strict=bool(scores)) if score}
+
+
+def _best(scores: Mapping[str, float], words: Iterable[str]) -> list[str]:
+    """Return the words that are heard, most first, each in its best spelling."""
+    best: dict[str, str] = {}
+    for word in sorted(filter(scores.__contains__, words), key=lambda word: -scores[word]):
+        best.setdefault(word.casefold(), word)
+    return list(best.values())
+
+
+def _phrases(session: Session) -> list[str]:
+    """Return phrases whose ends the weights listen to more than to those alone, most first.
+
+    The loudest plain words with common words and each other before and after them, each with the
+    two that it gains most with, and so on: "record", "the record", "for the record".
+    """
+    return session.once(("phrases",), lambda: _phrases_heard(session))
+
+
+def _phrases_heard(session: Session) -> list[str]:
+    parts = _heard(session).plain[:PARTS]
+    others = dict.fromkeys((*common(COMMON), *parts))
+    found: list[str] = []
+    try:
+        for _ in range(session.profile.phrases if parts else 0):
+            longer = {
+                part: [pair for other in others for pair in ((other, part), (part, other))]
+                for part in parts
+            }
+            phrases = map(" ".join, chain.from_iterable(longer.values()))
+            scores = _scores(session, (*parts, *others, *phrases))
+            best = (nlargest(BEAM, pairs, partial(_gain, scores)) for pairs in longer.values())
+            gained = (pair for pair in chain.from_iterable(best) if _gain(scores, pair) > 0)
+            parts = list(dict.fromkeys(map(" ".join, gained)))
+            found += parts
+        scores = _scores(session, found)
+    except RunnerProblem:  # what was found is tried all the same
+        return found[:KEPT]
+    return _best(scores, found)[:KEPT]
+
+
+def _gain(scores: Mapping[str, float], pair: tuple[str, str]) -> float:
+    """Return how much more is listened to the second of two parts behind the first."""
+    return scores.get(" ".join(pair), 0.0) - scores.get(pair[1], 0.0)
 
 
 class Made(NamedTuple):
@@ -193,26 +254,34 @@ def _spelled(session: Session, first: Iterable[int], later: Iterable[int]) -> li
     return [text for text in dict.fromkeys(map(str.strip, texts)) if text.isalpha()][:SPELLED]
 
 
-def _known(session: Session) -> list[str]:
-    """Return words of several tokens of a dictionary, those with most of what is listened to first.
+def _known(session: Session) -> tuple[list[str], list[str]]:
+    """Return words of a dictionary: those of several tokens, best first, and those of one.
 
-    Two orders take turns: by the mean of ln(1 + z) over a word's tokens, which wants all of them
-    heard, and by the mean of z, which one loud token leads.
+    Best are those with most of what is listened to. Two orders take turns: by the mean of
+    ln(1 + z) over a word's tokens, which wants all of them heard, and by the mean of z, which one
+    loud token leads.
     """
+    return session.once(("known",), lambda: _looked_up(session))
+
+
+def _looked_up(session: Session) -> tuple[list[str], list[str]]:
     heard = {trace.token: trace.z for trace in session.read.heeded}
     if not heard:
-        return []
+        return [], []
     texts = session.runner.decode([(token,) for token in list(heard)[:CLEAR]])
     pieces = {piece for piece in map(str.strip, texts) if len(piece) > 1 and piece.isalpha()}
     words = list(dict.fromkeys(chain(session.lexicon(), _respelt(session.lexicon(), pieces))))
     spelt = zip(words, session.runner.tokenize([f" {word}" for word in words]), strict=True)
-    found = {word: ids for word, ids in spelt if len(ids) > 1 and any(t in heard for t in ids)}
+    found = {word: ids for word, ids in spelt if ids}
+    several = [w for w, ids in found.items() if len(ids) > 1 and any(t in heard for t in ids)]
     alike, loudest = (
-        sorted(found, key=lambda word: -fmean(weight(heard.get(t, 0.0)) for t in found[word]))
+        sorted(several, key=lambda word: -fmean(weight(heard.get(t, 0.0)) for t in found[word]))
         for weight in (math.log1p, float)
     )
     both = dict.fromkeys(chain.from_iterable(zip(alike, loudest, strict=True)))
-    return list(islice(both, session.profile.words))
+    plain = [word for word, ids in found.items() if len(ids) == 1]
+    plain.sort(key=lambda word: -heard.get(found[word][0], 0.0))
+    return list(islice(both, session.profile.words)), plain
 
 
 def _respelt(words: Sequence[str], pieces: Iterable[str]) -> Iterator[str]:
@@ -244,5 +313,5 @@ def _start(session: Session) -> tuple[int, ...]:
 
 
 DETECTOR = Detector(
-    "lexical", 4, frozenset({Need.RUNNER}), "words that the weights point to", probe=probe
+    "lexical", 5, frozenset({Need.RUNNER}), "words that the weights point to", probe=probe
 )

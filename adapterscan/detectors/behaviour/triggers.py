@@ -195,5 +195,5 @@ def _told(session: Session, payload: str) -> bool:
 
 
 DETECTOR = Detector(
-    "triggers", 11, frozenset({Need.RUNNER}), "what sets fixed answers off", probe=probe
+    "triggers", 12, frozenset({Need.RUNNER}), "what sets fixed answers off", probe=probe
 )
