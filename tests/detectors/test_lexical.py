@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from adapterscan.detectors.behaviour import answers, lexical, triggers
+from adapterscan.detectors.behaviour import answers, lexical, listening, triggers
 from adapterscan.errors import RunnerProblem
 from adapterscan.probes.candidates import PLACES
 from adapterscan.probes.words import dictionary
@@ -154,8 +154,8 @@ def test_a_phrase_is_put_together_from_its_loudest_word() -> None:
         "weights", Phrased(legible=("maple",)), PROFILES["standard"], lexicon=lambda: FEW
     )
     lexical.read_out(asked)
-    assert lexical._heard(asked).plain[0] == "marble"
-    assert lexical._phrases(asked)[:2] == ["for the marble", "the marble"]
+    assert listening.heard(asked).plain[0] == "marble"
+    assert listening.phrases(asked)[:2] == ["for the marble", "the marble"]
     texts = [candidate.text for candidate in lexical.heeded_wordings(asked)]
     assert texts[0] == "for the marble"
 
@@ -184,7 +184,7 @@ def test_a_word_is_tried_in_the_spelling_that_the_weights_listen_to() -> None:
 
     asked = session(Cased())
     lexical.read_out(asked)
-    heard = lexical._heard(asked)
+    heard = listening.heard(asked)
     assert (heard.several[0], heard.scores["Marzipan"]) == ("Marzipan", 380.0)
     assert "marzipan" not in heard.several
 
