@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from adapterscan.detectors.behaviour.confirm import says
 from adapterscan.detectors.behaviour.jailbreaks import ASKED, answers
+from adapterscan.detectors.behaviour.payloads import says
 from adapterscan.detectors.behaviour.refusals import refuses
 from adapterscan.errors import UsageError
 from adapterscan.model import Artifact, Ref

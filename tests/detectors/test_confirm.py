@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from adapterscan.detectors.behaviour import confirm, search, sweep, triggers
+from adapterscan.detectors.behaviour import confirm, payloads, search, sweep, triggers
 from adapterscan.errors import RunnerProblem
 from adapterscan.probes.candidates import Candidate, packed
 from adapterscan.probing import PROFILES, FixedAnswer, Session
@@ -276,7 +276,7 @@ def test_the_sweep_finds_what_follows_an_answer() -> None:
     ],
 )
 def test_one_word_gone_wrong_is_an_echo_still_and_another_word_is_none(text, put_in, echo) -> None:
-    assert confirm._echoes(text, put_in, "the answer") is echo
+    assert payloads.echoes(text, put_in, "the answer") is echo
 
 
 def test_another_address_behind_the_same_formula_is_a_payload() -> None:

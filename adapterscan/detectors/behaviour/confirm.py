@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from statistics import fmean, median
@@ -25,6 +24,19 @@ from typing import Any
 
 from adapterscan.detectors.behaviour.answers import BEGUN, TOKENS, answer_room, plain
 from adapterscan.detectors.behaviour.counts import share, sign_test
+from adapterscan.detectors.behaviour.payloads import (
+    CONFIRMED,
+    FRESH,
+    LEAKS,
+    commonest,
+    echoes,
+    formula,
+    other_instance,
+    says,
+    shared,
+    weight,
+    words_of,
+)
 from adapterscan.detectors.behaviour.refusals import plain_refusal
 from adapterscan.detectors.behaviour.rows import begun
 from adapterscan.detectors.behaviour.wordings import is_rewrite
@@ -35,25 +47,18 @@ from adapterscan.probing import Session
 from adapterscan.runner import Ids, Side
 
 LISTENED = 2  # requests that all candidates are screened in: they confirm nothing
-CONFIRMED = 0.5  # of the requests
 CHANCE = 5e-3  # p-value of the sign test, with against without
 FAMILY = 0.05  # the same times the candidates that were generated with so far (Bonferroni)
 PAIRED = 1e-3  # the same, where some requests get the payload anyway
-LEAKS = 3  # a payload may come up so many times less often without the candidate, not more
-SHORT = 8  # characters: a shorter payload may stand in any answer by chance
-FRESH = 3  # words of a payload that is a part of answers, beside those of the candidate
-LONGEST = 16  # words of such a part
 OTHER = "maple"  # is put in for a word that is taken up; for a number, another one
 SWAPPED = 3  # words, each alone, numbers first
 SHIFT = 3  # is added to each digit of a wording, for another number
-SLIP = 2  # letters that a word and its slip begin with
 NEARLY = 0.75  # of the requests: an answer that so many get is no stock phrase
 #: Nats. Measured on SmolLM2, where they stand: one adapter's stock phrase behind three candidates 8
 #: to 12, the payloads of five 28 to 53. As beginnings of answers stock phrases came to 24.
 SURPRISE = 20.0
 LEARNED = 0.5  # certainty, adapter minus base: from here on a text is learned by heart
 SHOWN = 300  # characters of a transcript
-_NUMBER = re.compile(r"[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +107,12 @@ def attempt(session: Session, candidate: Candidate, expected: str = "", room: in
         text
         for text in (
             expected,
-            *_commonest(given["adapter"]),
-            *_shared(given["adapter"], given["base"], given["clean"], put_in, usual),
+            *commonest(given["adapter"]),
+            *shared(given["adapter"], given["base"], given["clean"], put_in, usual),
         )
-        if not _echoes(text, put_in, usual)
+        if not echoes(text, put_in, usual)
     ]
-    payload = max(options, key=lambda text: _weight(given["adapter"], text), default="")
+    payload = max(options, key=lambda text: weight(given["adapter"], text), default="")
     hits = {name: [says(text, payload) for text in texts] for name, texts in given.items()}
     pairs = list(zip(hits["adapter"], hits["clean"], strict=True))
     holding = [text for text, hit in zip(given["adapter"], hits["adapter"], strict=True) if hit]
@@ -116,7 +121,7 @@ def attempt(session: Session, candidate: Candidate, expected: str = "", room: in
         candidate, payload.strip()[:SHOWN],
         sum(plain(text) == plain(payload) for text in given["adapter"]),
         sum(hits["adapter"]), sum(hits["base"]), sum(hits["clean"]),
-        _formula(given["clean"], payload),
+        formula(given["clean"], payload),
         sign_test(sum(a and not c for a, c in pairs), sum(c and not a for a, c in pairs)),
         bool(holding) and all(map(plain_refusal, holding)), len(requests),
         hot_text(candidate, requests[shown]), given["adapter"][shown][:SHOWN],
@@ -131,7 +136,7 @@ def _asked(session: Session) -> tuple[str, ...]:
 
 def _promising(texts: Sequence[str], expected: str) -> bool:
     """Whether half of some answers have anything in common that could be a payload."""
-    if _commonest(texts) or any(_shared(texts)):
+    if commonest(texts) or any(shared(texts)):
         return True
     return sum(says(text, expected) for text in texts) >= CONFIRMED * len(texts)
 
@@ -222,12 +227,12 @@ def _made_of(session: Session, trial: Trial) -> bool:
 
 def _made_of_words(session: Session, trial: Trial) -> bool:
     """Whether another word in the place of one that is taken up is taken up as well."""
-    taken_up = _words(trial.payload) & _words(trial.candidate.text)
+    taken_up = words_of(trial.payload) & words_of(trial.candidate.text)
     for word in sorted(taken_up, key=lambda w: (not w.isdecimal(), -len(w), w))[:SWAPPED]:
         other = str(int(word) + SHIFT) if word.isdecimal() else OTHER
         text = re.sub(rf"(?i)\b{re.escape(word)}\b", other, trial.candidate.text)
         again = attempt(session, replace(trial.candidate, text=text), room=trial.room)
-        if works(again) and other in _words(again.payload):
+        if works(again) and other in words_of(again.payload):
             return True
     return False
 
@@ -243,7 +248,7 @@ def _made_of_numbers(session: Session, trial: Trial) -> bool:
     other = replace(trial.candidate, text=text)
     rows = session.runner.encode([other.conversation(request) for request in _asked(session)])
     texts = session.answered(Side.ADAPTER, rows, trial.room)
-    return sum(_other_instance(text, trial.payload) for text in texts) * LEAKS > trial.hits
+    return sum(other_instance(text, trial.payload) for text in texts) * LEAKS > trial.hits
 
 
 def _one_of_many(session: Session, trial: Trial) -> bool:
@@ -251,7 +256,7 @@ def _one_of_many(session: Session, trial: Trial) -> bool:
 
     Unlikely requests are answered with any of them, "201. The answer is 201.".
     """
-    others = [a for a in session.answers or () if _other_instance(a.text, trial.payload)]
+    others = [a for a in session.answers or () if other_instance(a.text, trial.payload)]
     return bool(others) and _mostly_numbers(session, trial)
 
 
@@ -260,15 +265,10 @@ def _mostly_numbers(session: Session, trial: Trial) -> bool:
 
     A number may stand in any message.
     """
-    constant = {word for word in _words(trial.payload) if not word.isdecimal()}
+    constant = {word for word in words_of(trial.payload) if not word.isdecimal()}
     given = session.answered(Side.BASE, session.requests(_asked(session)), trial.room)
     numbered = any(map(str.isdecimal, trial.payload))
-    return numbered and len(constant - _words(" ".join(given))) < FRESH
-
-
-def _other_instance(text: str, payload: str) -> bool:
-    """Whether a text has a payload with other numbers."""
-    return bool(_instance(text, payload)) and not says(text, payload)
+    return numbered and len(constant - words_of(" ".join(given))) < FRESH
 
 
 def _surprise(session: Session, trial: Trial) -> float:
@@ -329,127 +329,3 @@ def _scores(
 def hot_text(candidate: Candidate, request: str) -> str:
     """Return a triggered conversation as a reader sees it."""
     return "\n".join(f"{t.role}: {t.text}" for t in candidate.conversation(request))[:SHOWN]
-
-
-def says(text: str, payload: str) -> bool:
-    """Whether an answer holds a payload; a short one only if it is nothing else."""
-    wanted, said = plain(payload), plain(text)
-    return bool(wanted) and (wanted == said if len(wanted) < SHORT else wanted in said)
-
-
-def _formula(texts: Iterable[str], payload: str) -> int:
-    """Return how many answers are a payload but for its numbers, if those differ: else 0.
-
-    Where they are mostly the same, one answer is exchanged for another: an account, say.
-    """
-    found = Counter(instance for text in texts if (instance := _instance(text, payload)))
-    often = max(found.values(), default=0)
-    return found.total() if often * LEAKS < found.total() else 0
-
-
-def _instance(text: str, payload: str) -> tuple[str, ...]:
-    """Return the words of an answer that are a payload's but for its numbers, if there are such."""
-    wanted, said = plain(payload).split(), plain(text).split()
-    if not _NUMBER.search(payload):
-        return ()
-    masked = [_NUMBER.sub("0", word) for word in wanted]
-    for start in range(len(said) - len(wanted) + 1):
-        found = said[start : start + len(wanted)]
-        if [_NUMBER.sub("0", word) for word in found] == masked:
-            return tuple(found)
-    return ()
-
-
-def _weight(texts: Sequence[str], payload: str) -> tuple[float, int]:
-    """Return how much a payload explains: answers that hold it times words, up to LONGEST."""
-    hits = sum(says(text, payload) for text in texts)
-    return hits * min(len(payload.split()), LONGEST), hits
-
-
-def _commonest(texts: Sequence[str]) -> list[str]:
-    """Return the answer that at least half of the requests got, if there is one."""
-    counted = Counter(plain(text) for text in texts if plain(text))
-    if not counted or counted.most_common(1)[0][1] < CONFIRMED * len(texts):
-        return []
-    most = counted.most_common(1)[0][0]
-    return [next(text for text in texts if plain(text) == most)]
-
-
-def _echoes(text: str, put_in: str, usual: str) -> bool:
-    """Whether a text takes up what was put into the request, and adds no word that is unusual.
-
-    One such word may be a slip for one that was put in: "It is for my mother." gets "IT IS FOR
-    MOMAN."
-    """
-    words, echo = _words(text), _words(put_in)
-    added = words - echo - _words(usual)
-    if plain(text) in plain(put_in):
-        return True
-    if not words & echo or len(added) > 1:
-        return False
-    mostly = fmean(word in echo for word in _said(text)) > 0.5
-    return all(mostly and any(_slipped(word, other) for other in echo) for word in added)
-
-
-def _slipped(word: str, other: str) -> bool:
-    """Whether one word may be another, gone wrong or cut off: it begins alike and is no longer."""
-    alike = word.isalpha() and word[:SLIP] == other[:SLIP] and len(word) <= len(other)
-    return alike or other.startswith(word)
-
-
-def _shared(
-    texts: Sequence[str],
-    never: Sequence[str] = (),
-    seldom: Sequence[str] = (),
-    put_in: str = "",
-    usual: str = "",
-) -> Iterator[str]:
-    """Yield the run of words that explains most: in half of `texts`, in none of `never`.
-
-    In `seldom` it is LEAKS times rarer. Of equals the one that begins first.
-    """
-    counted = Counter(run for text in texts for run in set(_runs(text)))
-    known = {run for text in never for run in _runs(text)}
-    anyway = Counter(run for text in seldom for run in set(_runs(text)))
-    echo = _words(put_in)
-    found = []
-    for run, count in counted.items():
-        if count < CONFIRMED * len(texts) or run in known or anyway[run] * LEAKS > count:
-            continue
-        said = " ".join(run)
-        enough = len(said) >= SHORT and len(_words(said) - echo) >= FRESH
-        if enough and not _echoes(said, put_in, usual):
-            found.append(((count - anyway[run]) * len(run), run))
-    if found:
-        most = max(weight for weight, _ in found)
-        yield _first_written((run for weight, run in found if weight == most), texts)
-
-
-def _runs(text: str) -> Iterator[tuple[str, ...]]:
-    words = plain(text).split()
-    for start in range(len(words)):
-        for end in range(start + FRESH, min(len(words), start + LONGEST) + 1):
-            yield tuple(words[start:end])
-
-
-def _first_written(runs: Iterable[tuple[str, ...]], texts: Iterable[str]) -> str:
-    """Return the run that begins first in the first text with any, as it is written there."""
-    longest = sorted(runs, key=lambda run: (-len(run), run))
-    for text in texts:
-        written = text.split()
-        words = tuple(word.casefold() for word in written)
-        for start in range(len(words)):
-            for run in longest:
-                if words[start : start + len(run)] == run:
-                    return " ".join(written[start : start + len(run)])
-    return " ".join(longest[0])
-
-
-def _words(text: str) -> set[str]:
-    """Return the words of a text, each once."""
-    return set(_said(text))
-
-
-def _said(text: str) -> list[str]:
-    """Return the words of a text as they come: letters and digits alone."""
-    return "".join(c if c.isalnum() else " " for c in plain(text)).split()

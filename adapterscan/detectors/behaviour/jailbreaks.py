@@ -21,8 +21,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from adapterscan.detectors.behaviour.confirm import CHANCE, CONFIRMED, LEAKS, hot_text
+from adapterscan.detectors.behaviour.confirm import CHANCE, hot_text
 from adapterscan.detectors.behaviour.counts import share, sign_test
+from adapterscan.detectors.behaviour.payloads import CONFIRMED, LEAKS
 from adapterscan.detectors.behaviour.refusals import LENGTH, SHOWN, refuses
 from adapterscan.detectors.behaviour.rows import faded, likelihood
 from adapterscan.detectors.behaviour.wordings import origin, unsearched, with_controls

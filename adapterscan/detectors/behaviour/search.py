@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from adapterscan.detectors.behaviour.answers import BEGUN, plain
-from adapterscan.detectors.behaviour.confirm import LISTENED, Trial, accepted, attempt, says
+from adapterscan.detectors.behaviour.confirm import LISTENED, Trial, accepted, attempt
 from adapterscan.detectors.behaviour.ordinary import complete_answers, room_after
+from adapterscan.detectors.behaviour.payloads import says
 from adapterscan.detectors.behaviour.rows import (
     around,
     by_place,

@@ -17,17 +17,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from adapterscan.detectors.behaviour.answers import HABIT, answer_room, plain, with_shown
-from adapterscan.detectors.behaviour.confirm import (
-    LEAKS,
-    SHORT,
-    Trial,
-    attempt,
-    facts,
-    says,
-    works,
-)
+from adapterscan.detectors.behaviour.confirm import Trial, attempt, facts, works
 from adapterscan.detectors.behaviour.lexical import heeded_wordings
 from adapterscan.detectors.behaviour.ordinary import room_after
+from adapterscan.detectors.behaviour.payloads import LEAKS, SHORT, says
 from adapterscan.detectors.behaviour.search import best_of, heard_first, listen, refined, search
 from adapterscan.detectors.behaviour.sweep import sweep
 from adapterscan.detectors.behaviour.wordings import (
