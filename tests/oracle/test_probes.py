@@ -93,7 +93,7 @@ def test_the_planted_trigger_is_confirmed_by_generation(tmp_path) -> None:
         assert not confirm.works(near)
         loud = search.listen(
             session, [Candidate("before the request", w) for w in ("quillon", "gallon")],
-            search.heard_first(runner.tokenize([answer])[0]),
+            search.heard_first(session, runner.tokenize([answer])[0]),
         )  # fmt: skip
         assert list(loud.values()) == sorted(loud.values(), reverse=True)
 
