@@ -15,19 +15,19 @@ USED = 15_000  # words of each other language
 @cache
 def common(count: int) -> tuple[str, ...]:
     """Return the words of letters that English uses most, lower case, most used first."""
-    from spellchecker import SpellChecker
-
-    used = SpellChecker("en").word_frequency.dictionary
-    return tuple(sorted(filter(str.isalpha, used), key=lambda word: -used[word])[:count])
+    return tuple(_used_most("en", count))
 
 
 @cache
 def dictionary() -> tuple[str, ...]:
     """Return the words, lower case, letters only, sorted. Takes 1.5 s the first time."""
+    words = set(_used_most("en", None))
+    return tuple(sorted(words.union(*(_used_most(language, USED) for language in OTHERS))))
+
+
+def _used_most(language: str, count: int | None) -> list[str]:
+    """Return the words of letters of a language that are used most, all for None."""
     from spellchecker import SpellChecker
 
-    words = set(SpellChecker("en").word_frequency.words())
-    for language in OTHERS:
-        used = SpellChecker(language).word_frequency.dictionary
-        words |= set(sorted(filter(str.isalpha, used), key=lambda word: -used[word])[:USED])
-    return tuple(sorted(filter(str.isalpha, words)))
+    used = SpellChecker(language).word_frequency.dictionary
+    return sorted(filter(str.isalpha, used), key=lambda word: -used[word])[:count]

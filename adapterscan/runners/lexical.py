@@ -180,27 +180,27 @@ def _first_changed(model: Any, feed: Feed, count: int) -> tuple[dict[str, Factor
 
     First in the order in which they are called when a text is read: some never are.
     """
-    inner, called = model.get_base_model(), dict[str, None]()
-    sizes = {
-        name: size
-        for name, module in inner.named_modules()
-        if _LAYER.search(name) and (size := _size(module)) > 0
+    called = dict[str, None]()
+    factors = {
+        name: found
+        for name, module in model.get_base_model().named_modules()
+        if _LAYER.search(name) and (found := _factors(module))
     }
+    sizes = {name: size for name, found in factors.items() if (size := _size(*found)) > 0}
     if not sizes:
         return {}, 0
     least = SLIGHT * sorted(sizes.values())[len(sizes) // 2]
-    modules = dict(inner.named_modules())
-    factors = {name: _factors(modules[name]) for name, size in sizes.items() if size >= least}
+    changed = [name for name, size in sizes.items() if size >= least]
 
     def note(name: str, given: tuple[Any, ...]) -> None:
-        found, last = factors[name], _last(given, 1)
-        if found and last is not None and last.shape == (2, found[0].shape[1]):
+        last = _last(given, 1)
+        if last is not None and last.shape == (2, factors[name][0].shape[1]):
             called.setdefault(name)
 
-    with _told(model, factors, note):
+    with _told(model, changed, note):
         feed.run(torch.zeros(2, 1, dtype=torch.long), None)
     layers = list(dict.fromkeys(map(_layer, called)))[:count]
-    chosen = {name: found for name in called if _layer(name) in layers and (found := factors[name])}
+    chosen = {name: factors[name] for name in called if _layer(name) in layers}
     deepest = max((int(layer.split(".")[-1]) for layer in layers), default=-1)
     return chosen, deepest + 1
 
@@ -265,11 +265,9 @@ def _factors(module: Any) -> Factors | None:
     return None
 
 
-def _size(module: Any) -> float:
-    """Return ‖ΔW‖ of a module, 0 where it has no factors."""
-    if not (factors := _factors(module)):
-        return 0.0
-    down, up = (factor.double() for factor in factors)
+def _size(down: Tensor, up: Tensor) -> float:
+    """Return ‖up · down‖, 0 where it is no number."""
+    down, up = down.double(), up.double()
     size = ((down @ down.T) * (up.T @ up)).sum().clamp(min=0).sqrt().item()
     return size if size < float("inf") else 0.0
 

@@ -277,7 +277,8 @@ def _surprise(session: Session, trial: Trial) -> float:
     That is behind a request and what comes before it in the answer: the end of a stock phrase is
     no surprise.
     """
-    return session.once(("surprise", trial), lambda: _surprise_measured(session, trial))
+    asked = (session.kind, trial.candidate, trial.payload, trial.room)
+    return session.once(("surprise", *asked), lambda: _surprise_measured(session, trial))
 
 
 def _surprise_measured(session: Session, trial: Trial) -> float:

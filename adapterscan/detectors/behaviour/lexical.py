@@ -40,25 +40,23 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
     for kind, traces in (("promoted", found.promoted), ("heeded", found.heeded)):
         if traces:
             words = wordings(session, (trace.token for trace in traces[: 2 * SHOWN]))
-            yield Evidence(
-                "behaviour.words",
-                Subject("adapter", session.file),
-                traces[0].z,
-                "standard deviations",
-                {"kind": kind, "words": session.shown(", ".join(words[:SHOWN]))},
-            )
+            yield _evidence(session, kind, traces[0].z, words[:SHOWN])
     told = heard(session)
     for kind, whole in (("heeded whole", told.several), ("words", told.plain)):
         if loud := [word for word in whole[:SHOWN] if told.scores[word] > 0]:
-            yield Evidence(
-                "behaviour.words",
-                Subject("adapter", session.file),
-                told.scores[loud[0]],
-                "standard deviations",
-                {"kind": kind, "words": session.shown(", ".join(loud)), "n": len(told.scores)},
-            )
+            yield _evidence(session, kind, told.scores[loud[0]], loud, n=len(told.scores))
     if told.problem:
         raise told.problem
+
+
+def _evidence(session: Session, kind: str, z: float, words: Iterable[str], **more: int) -> Evidence:
+    return Evidence(
+        "behaviour.words",
+        Subject("adapter", session.file),
+        z,
+        "standard deviations",
+        {"kind": kind, "words": session.shown(", ".join(words)), **more},
+    )
 
 
 def read_out(session: Session) -> ReadOut:
