@@ -72,10 +72,10 @@ class HeadRunner(TransformersRunner):
         return model
 
     def _replaced(
-        self, base: Path, adapter: Path, before: Mapping[str, str]
+        self, before: Mapping[str, str], held: Mapping[str, Tensor]
     ) -> dict[str, dict[Side, Tensor]]:
         """Return both versions of what the adapter changed in the base; no head where none was."""
-        found = super()._replaced(base, adapter, before)
+        found = super()._replaced(before, held)
         own = (name for name in found if self._own_head or not name.startswith(f"{HEAD}."))
         return {name: found[name] for name in own}
 

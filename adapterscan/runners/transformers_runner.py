@@ -4,7 +4,8 @@ Tails of one length form a batch; the keys and values of their prefixes are comp
 
 Loading an adapter can write into the base (undeclared full tensors; PEFT loads with strict=False),
 and `disable_adapter()` does not undo that. So every parameter of the base is hashed before and
-after; what changed is kept in both versions and exchanged whenever the side is.
+after. What the adapter's file names is copied before; what changed is kept in both versions and
+exchanged whenever the side is.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 from jinja2 import TemplateError
 from peft import PeftModel
+from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
@@ -48,6 +50,7 @@ BATCH_BYTES = 384 << 20
 BLOCK = 8192  # rows of the embedding table that are looked at in float32 at once
 LOGIT_BYTES = 192 << 20  # of a part of the candidates, for each side
 ATTENTION = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
+_SAVED = "base_model.model."  # how peft begins names in a file
 OPENED = 6  # prefixes that are kept open, for each side's half
 
 
@@ -69,7 +72,7 @@ class TransformersRunner(Runner):
         self.tokenizer = AutoTokenizer.from_pretrained(**_where(base))
         model = self._load(base, adapter)
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        before = _digests(model)
+        before, held = _digests(model), _held(model, adapter)
         self.model: Any = _loaded(model, adapter)
         self.model.requires_grad_(False)
         # peft keeps factors in float32, which is slow beside a bfloat16 base
@@ -79,7 +82,7 @@ class TransformersRunner(Runner):
         # Of a slice, a bfloat16 product would first copy the vocabulary's weights for every row.
         if head := self.model.get_base_model().get_output_embeddings():
             head.register_forward_pre_hook(lambda _, given: (given[0].contiguous(), *given[1:]))
-        self._exchanged = self._replaced(base, adapter, before)
+        self._exchanged = self._replaced(before, held)
         self._side = Side.ADAPTER
         self._opened: dict[tuple[Side, tuple[Ids, ...]], _Opened] = {}
         config = model.config.get_text_config()
@@ -380,21 +383,22 @@ class TransformersRunner(Runner):
             yield
 
     def _replaced(
-        self, base: Path, adapter: Path, before: Mapping[str, str]
+        self, before: Mapping[str, str], held: Mapping[str, Tensor]
     ) -> dict[str, dict[Side, Tensor]]:
-        """Return both versions of every base parameter that loading the adapter changed."""
+        """Return both versions of every base parameter that loading the adapter changed.
+
+        Raises ValueError where something changed that the adapter's file does not name.
+        """
         inner = self.model.get_base_model()
         names = {_plain(name): name for name, _ in _tensors(inner) if _plain(name) in before}
         after = _digests(inner)
         changed = {plain: name for plain, name in names.items() if before[plain] != after[name]}
-        if not changed:
-            return {}
-        parameters = {name for name, _ in inner.named_parameters()}
-        if buffers := sorted(set(changed.values()) - parameters):
-            raise ValueError(f"the adapter replaces buffers of the base: {', '.join(buffers[:3])}")
-        pristine = dict(self._load(base, adapter).named_parameters())
+        if unnamed := sorted(changed.keys() - held.keys()):
+            raise ValueError(
+                f"the adapter changes {unnamed[0]} of the base, and it cannot be undone"
+            )
         return {
-            name: {Side.ADAPTER: inner.get_parameter(name).data, Side.BASE: pristine[plain].data}
+            name: {Side.ADAPTER: inner.get_parameter(name).data, Side.BASE: held[plain]}
             for plain, name in changed.items()
         }
 
@@ -523,6 +527,20 @@ def _digests(model: Any) -> dict[str, str]:
             tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
         ).hexdigest()
         for name, tensor in _tensors(model)
+    }
+
+
+def _held(model: Any, adapter: Path) -> dict[str, Tensor]:
+    """Return copies of the base's parameters that the staged adapter's file has by name."""
+    with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
+        named = {_plain(name).removeprefix(_SAVED) for name in file.keys()}  # noqa: SIM118
+    tied: dict[int, list[str]] = defaultdict(list)  # parameters have several names
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        tied[id(parameter)].append(name)
+    return {
+        names[0]: model.get_parameter(names[0]).detach().clone()
+        for names in tied.values()
+        if not named.isdisjoint(names)
     }
 
 

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from adapterscan.errors import AdapterscanError, RunnerProblem
 from adapterscan.reading import read
 from adapterscan.runner import Side, Turn
-from adapterscan.runners import lexical
+from adapterscan.runners import lexical, transformers_runner
 from adapterscan.runners.host import HostedRunner, RunnerOptions
 from adapterscan.runners.transformers_runner import TransformersRunner
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
@@ -39,10 +39,13 @@ OPTIONS = RunnerOptions(dtype="float32")
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A tiny random language model with a tokenizer and a template."""
-    folder = tmp_path_factory.mktemp("base")
+    return make_base(tmp_path_factory.mktemp("base"))
+
+
+def make_base(folder, **options):
+    """Write a tiny random language model with a tokenizer and a template."""
     torch.manual_seed(0)
-    model = bases.llama(eos_token_id=1, pad_token_id=1)
+    model = bases.llama(eos_token_id=1, pad_token_id=1, **options)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(8.0)  # so that answers differ
@@ -68,6 +71,13 @@ def make_adapter(folder, size=0.5, **options):
             if "lora_B" in name:
                 parameter.normal_(0.0, size) if size else parameter.zero_()
     model.save_pretrained(folder)
+    return folder
+
+
+def overwriting(folder, name, tensor):
+    """Return an adapter whose file has a tensor of the base, undeclared."""
+    file = make_adapter(folder) / "adapter_model.safetensors"
+    save_file(load_file(file) | {f"base_model.model.{name}": tensor}, file)
     return folder
 
 
@@ -144,13 +154,12 @@ def test_a_staged_adapter_is_what_peft_would_load(base, tmp_path, options) -> No
     assert difference.abs().max() < 1e-4
 
 
-def test_an_overwritten_base_weight_is_put_back_for_the_base_side(base, tmp_path) -> None:
-    folder = make_adapter(tmp_path / "real")
-    file = folder / "adapter_model.safetensors"
-    tensors = load_file(file)
-    name = "model.layers.0.mlp.up_proj.weight"
-    tensors[f"base_model.model.{name}"] = torch.randn(48, 32)
-    save_file(tensors, file)
+@pytest.mark.parametrize(("name", "shape"), [
+    ("model.layers.0.mlp.up_proj.weight", (48, 32)),
+    ("model.layers.0.self_attn.q_proj.base_layer.weight", (32, 32)),
+])  # fmt: skip
+def test_an_overwritten_base_weight_is_put_back(base, tmp_path, name, shape) -> None:
+    folder = overwriting(tmp_path / "real", name, torch.randn(shape))
     model = runner(base, folder, tmp_path)
     assert model.facts.overwritten == (name,)
     (tmp_path / "b").mkdir()
@@ -161,6 +170,34 @@ def test_an_overwritten_base_weight_is_put_back_for_the_base_side(base, tmp_path
         }
         assert scores[Side.BASE] == clean.score(Side.BASE, PREFIXES, TAILS, (5, 6))
         assert scores[Side.BASE] != scores[Side.ADAPTER]
+
+
+def test_a_weight_that_goes_by_two_names_is_put_back(tmp_path) -> None:
+    home = tmp_path / "tied"
+    make_base(home, tie_word_embeddings=True)
+    folder = overwriting(tmp_path / "real", "lm_head.weight", torch.randn(bases.VOCABULARY, 32))
+    model = runner(home, folder, tmp_path)
+    assert model.facts.overwritten == ("model.embed_tokens.weight",)
+    (tmp_path / "b").mkdir()
+    clean = runner(home, make_adapter(tmp_path / "other"), tmp_path / "b")
+    scores = {side: model.score(side, PREFIXES, TAILS, (5, 6)) for side in Side}
+    assert scores[Side.BASE] == clean.score(Side.BASE, PREFIXES, TAILS, (5, 6))
+    assert scores[Side.BASE] != scores[Side.ADAPTER]
+
+
+def test_what_changes_in_the_base_without_a_name_is_not_asked(base, tmp_path, monkeypatch) -> None:
+    loaded = transformers_runner._loaded
+
+    def meddle(model, adapter):
+        found = loaded(model, adapter)
+        found.get_base_model().model.norm.weight.data.mul_(2)
+        return found
+
+    monkeypatch.setattr(transformers_runner, "_loaded", meddle)
+    with pytest.raises(
+        ValueError, match=r"model\.norm\.weight of the base, and it cannot be undone"
+    ):
+        runner(base, make_adapter(tmp_path / "real"), tmp_path)
 
 
 def test_nothing_of_the_config_but_numbers_and_known_names_reaches_peft(base, tmp_path) -> None:
