@@ -10,8 +10,9 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -21,6 +22,7 @@ from adapterscan import __version__
 from adapterscan.errors import AdapterscanError, UsageError
 
 if TYPE_CHECKING:
+    from adapterscan.calibration import Member, Reference
     from adapterscan.config import Settings
     from adapterscan.model import Artifact, Ref, Report, Severity
     from adapterscan.probe import ProbeRequest
@@ -117,6 +119,14 @@ def scan(
     endpoint: Annotated[
         str | None, typer.Option(help="Hub address.  [default: HF_ENDPOINT or the public hub]")
     ] = None,
+    reference: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Adapters to compare with besides ours, as `calibrate` writes them; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="Use only what the hub client has cached.")
     ] = False,
@@ -208,6 +218,7 @@ def scan(
             cache_dir=cache_dir,
         )
         book = _rule_book((*settings.rules, *(rules or ())))
+        peers = _peers((*settings.references, *(reference or ())))
         workers = jobs or settings.jobs or _cores()
         probing = _probing(
             base,
@@ -221,7 +232,7 @@ def scan(
             triggers=triggers,
         )
         reports, unopened = _scan_all(
-            refs, options, book, workers, settings.source, progress, probing
+            refs, options, book, workers, settings.source, progress, probing, peers
         )
         failures += unopened
         _write(reports, failures, format, output, threshold, color, verbose)
@@ -257,7 +268,10 @@ def hook(
         settings = load_settings(config, Path.cwd(), _local_trees(refs))
         threshold = _threshold(fail_on, settings)
         book = _rule_book((*settings.rules, *(rules or ())))
-        reports, failures = _scan_all(refs, HubOptions(), book, _cores(), settings.source, False)
+        peers = _peers(settings.references)
+        reports, failures = _scan_all(
+            refs, HubOptions(), book, _cores(), settings.source, False, peers=peers
+        )
         _write(reports, failures, Format.TABLE, None, threshold, True, False)
 
 
@@ -331,6 +345,83 @@ def replay(
             tell.clear()
         _echo(f"{line}\n" for line in transcript(exchanges, redacted=redact))
         raise SystemExit(int(any(e.shown for e in exchanges)))
+
+
+@app.command()
+def calibrate(
+    targets: Annotated[
+        list[str], typer.Argument(metavar="TARGET…", help="Adapters that you trust, as for scan.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+    note: Annotated[
+        list[str] | None,
+        typer.Option(help="Where they are from, for whoever reads the file; repeatable."),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Commit, tag or branch for hub targets.")
+    ] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Hub address, as for scan.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Use only the cache.")] = False,
+    cache_dir: Annotated[Path | None, typer.Option(help="Download cache, as for scan.")] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", min=1, max=64, help="Threads.  [default: one per core]"),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Make a reference of adapters that you trust: statistics, no weights."""
+    with _explained():
+        _limit_blas_threads()
+        from tabulate import tabulate
+
+        from adapterscan.calibrate import table
+        from adapterscan.calibration import Reference, write_reference
+        from adapterscan.config import parse_size
+        from adapterscan.sources import HubOptions
+        from adapterscan.text import plural, printable
+
+        refs, failures = _parse(_expanded(targets), revision)
+        options = HubOptions(
+            endpoint=endpoint,
+            offline=offline,
+            max_download=parse_size(DEFAULT_MAX_DOWNLOAD),
+            progress=sys.stderr.isatty() and not quiet,
+            cache_dir=cache_dir,
+        )
+        for text, error in failures:
+            typer.echo(f"left out: {printable(text)}: {error.reason}", err=True)
+        found = Reference(tuple(_members(refs, options, jobs or _cores())), tuple(note or ()))
+        found = Reference().joined(found)  # each weight file once
+        if not found.members:
+            raise UsageError(
+                "no adapter could be measured", hint="name folders or repositories of LoRA weights"
+            )
+        _save(output, iter([write_reference(found)]))
+        _echo([f"{tabulate(table(found), headers='keys')}\n"])
+        _echo([f"{plural(len(found.members), 'adapter')} written to {output}\n"])
+
+
+def _members(refs: Iterable[Ref], options: HubOptions, workers: int) -> Iterator[Member]:
+    """Yield the adapters of targets for a reference; say which ones are left out, and why."""
+    from adapterscan.calibrate import members
+    from adapterscan.calibration import Member
+    from adapterscan.sources import open_artifact
+    from adapterscan.text import printable
+
+    for ref in refs:
+        tell = _Progress(ref.text) if options.progress else None
+        try:
+            for item in members(
+                open_artifact(ref, options), workers=workers, progress=tell or (lambda _: None)
+            ):
+                if isinstance(item, Member):
+                    yield item
+                else:
+                    typer.echo(f"left out: {printable(item.what)}: {item.reason}", err=True)
+        except AdapterscanError as error:
+            typer.echo(f"left out: {printable(ref.text)}: {error.reason}", err=True)
+        if tell:
+            tell.clear()
 
 
 @app.command("rules")
@@ -508,6 +599,15 @@ def _rule_book(folders: Iterable[Path]) -> RuleBook:
     return load_rules(tuple(folders))
 
 
+def _peers(files: Sequence[Path]) -> Reference | None:
+    """Return the adapters to compare with: ours and those of files; None: ours."""
+    if not files:
+        return None
+    from adapterscan.calibration import Reference, built_in, read_reference
+
+    return reduce(Reference.joined, map(read_reference, files), built_in())
+
+
 def _limit_blas_threads() -> None:
     """Before NumPy loads: our own threads share the cores, BLAS must not start more."""
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -533,6 +633,7 @@ def _scan_all(
     config_file: str | None,
     progress: bool,
     probing: ProbeRequest | None = None,
+    peers: Reference | None = None,
 ) -> tuple[list[Report], list[tuple[str, AdapterscanError]]]:
     """Return the reports, and for targets that could not be opened why."""
     from adapterscan.scan import ScanOptions
@@ -552,7 +653,7 @@ def _scan_all(
         report = run(
             artifact,
             book,
-            options=ScanOptions(workers),
+            options=ScanOptions(workers, peers),
             probing=probing,
             config_file=config_file,
             progress=tell or (lambda _: None),

@@ -16,7 +16,7 @@ from adapterscan.errors import BadConfig
 from adapterscan.model import Severity
 
 _LIMIT = 1 << 20
-KEYS = ("fail-on", "rules", "max-download", "jobs")
+KEYS = ("fail-on", "rules", "reference", "max-download", "jobs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class Settings:
     fail_on: Severity | None = None
     never_fail: bool = False
     rules: tuple[Path, ...] = ()
+    references: tuple[Path, ...] = ()
     max_download: str | None = None
     jobs: int | None = None
     source: str | None = None
@@ -113,11 +114,9 @@ def _parse(path: Path, data: Mapping[str, Any]) -> Settings:
     for key in table:
         if key not in KEYS:
             raise BadConfig(f"{path}: unknown setting {key!r}", hint=f"known: {', '.join(KEYS)}")
-    fail_on, rules, jobs = table.get("fail-on"), table.get("rules", []), table.get("jobs")
+    fail_on, jobs = table.get("fail-on"), table.get("jobs")
     if fail_on is not None and not isinstance(fail_on, str):
         raise BadConfig(f"{path}: fail-on must be text", hint='for example fail-on = "high"')
-    if not isinstance(rules, list) or not all(isinstance(item, str) for item in rules):
-        raise BadConfig(f"{path}: rules must be a list of folders", hint='rules = ["my-rules"]')
     if jobs is not None and (not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1):
         raise BadConfig(f"{path}: jobs must be a whole number from 1", hint="jobs = 2")
     severity = parse_severity(fail_on) if fail_on is not None else None
@@ -127,8 +126,17 @@ def _parse(path: Path, data: Mapping[str, Any]) -> Settings:
     return Settings(
         fail_on=severity,
         never_fail=fail_on is not None and severity is None,
-        rules=tuple(path.parent / item for item in rules),
+        rules=_paths(path, table, "rules", "folders"),
+        references=_paths(path, table, "reference", "files"),
         max_download=str(size) if size is not None else None,
         jobs=jobs,
         source=str(path),
     )
+
+
+def _paths(path: Path, table: Mapping[str, Any], key: str, what: str) -> tuple[Path, ...]:
+    """Return the paths of a setting, relative to the file that it stands in."""
+    given = table.get(key, [])
+    if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
+        raise BadConfig(f"{path}: {key} must be a list of {what}", hint=f'{key} = ["my-{key}"]')
+    return tuple(path.parent / item for item in given)

@@ -4,6 +4,7 @@
     ├── UsageError                   the caller asked for something impossible
     │   ├── BadReference             a target that is neither a path nor a hub reference
     │   ├── BadConfig                an unreadable or unknown setting of the caller's own
+    │   ├── BadCalibration           a reference of adapters that cannot be used
     │   └── BadRule                  a rule file that cannot be used
     ├── SourceError                  the artifact could not be brought here
     │   ├── NotFound                 no such path, repository, revision or subfolder
@@ -47,6 +48,10 @@ class BadReference(UsageError):
 
 class BadConfig(UsageError):
     """The caller's own configuration cannot be read or has an unknown setting."""
+
+
+class BadCalibration(UsageError):
+    """A file with a reference of adapters cannot be used."""
 
 
 class BadRule(UsageError):

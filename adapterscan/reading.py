@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NoReturn
 
+from adapterscan.calibration import Reference
 from adapterscan.errors import FileProblem, LimitExceeded, Malformed, Unreadable, Unsupported
 from adapterscan.formats import strict_json
 from adapterscan.formats.config import CONFIG_LIMIT, AdapterConfig, read_config
@@ -89,6 +90,7 @@ class Contents:
     """Everything that was read from one artifact. Filled by `read`, then only looked at."""
 
     artifact: Artifact
+    peers: Reference = field(default_factory=Reference)  # other adapters, to compare with
     configs: dict[str, AdapterConfig] = field(default_factory=dict)  # by folder
     adapters: list[WeighedAdapter] = field(default_factory=list)
     outlines: list[Outline] = field(default_factory=list)  # of all adapters

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from adapterscan import __version__
+from adapterscan.calibration import Reference, built_in
 from adapterscan.detectors import BUILT_IN, Detector
 from adapterscan.docket import Docket
 from adapterscan.model import (
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from adapterscan.formats.peft import Adapter
     from adapterscan.probe import ProbeRequest
 
+DIGEST = 16  # characters of a reference's, in a report
 SEVERAL = 2  # adapters: more than one cannot be probed at once
 EXIT_CLEAN, EXIT_FINDINGS, EXIT_ERROR, EXIT_INCOMPLETE = 0, 1, 2, 3
 
@@ -51,9 +53,13 @@ BEYOND = (
 
 @dataclass(frozen=True, slots=True)
 class ScanOptions:
-    """How a scan runs. `workers` threads measure weights; results do not depend on them."""
+    """How a scan runs. `workers` threads measure weights; results do not depend on them.
+
+    `peers`: adapters to compare with; None: those that come with the package.
+    """
 
     workers: int = 2
+    peers: Reference | None = None
 
 
 def scan(
@@ -72,8 +78,9 @@ def scan(
     Never raises for what is in the artifact: a file or a detector that fails becomes a Skipped and
     what was found before stays.
     """
-    workers = (options or ScanOptions()).workers
-    contents, docket = Contents(artifact), Docket(rules)
+    options = options or ScanOptions()
+    workers, peers = options.workers, options.peers or built_in()
+    contents, docket = Contents(artifact, peers), Docket(rules)
     docket.add(artifact.evidence)
     skipped = list(artifact.problems)
     adapters: list[AdapterSummary] = []
@@ -124,6 +131,7 @@ def scan(
             "adapterscan": __version__,
             "detectors": ",".join(f"{d.name}@{d.version}" for d in detectors),
             "rules": rules.digest,
+            "reference": ",".join(digest[:DIGEST] for digest in peers.digests),
             **({"base": probing.base_name, "probes": probing.profile.name} if probing else {}),
         },
         config_file=config_file,
@@ -151,7 +159,7 @@ def _run(
     """Collect a detector's evidence up to wherever it gets."""
     if Need.RUNNER in detector.needs:  # asked apart, when all was read
         return
-    unmet = detector.needs - {Need.FILES, Need.WEIGHTS}
+    unmet = detector.needs - {Need.FILES, Need.WEIGHTS, Need.PEERS}
     if unmet:
         needs = ", ".join(sorted(need.value for need in unmet))
         yield Skipped(detector.inspects, f"needs {needs}", failed=False, detector=detector.name)

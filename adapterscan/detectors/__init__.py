@@ -11,7 +11,7 @@ from adapterscan.detectors.behaviour import (
 )
 from adapterscan.detectors.detector import Detector
 from adapterscan.detectors.static import accounting, code, config, files, modules
-from adapterscan.detectors.weights import outliers, spectra, values
+from adapterscan.detectors.weights import outliers, spectra, standing, values
 
 BUILT_IN: tuple[Detector, ...] = (
     files.DETECTOR,
@@ -22,6 +22,7 @@ BUILT_IN: tuple[Detector, ...] = (
     values.DETECTOR,
     spectra.DETECTOR,
     outliers.DETECTOR,
+    standing.DETECTOR,
     refusals.DETECTOR,
     manner.DETECTOR,
     lexical.DETECTOR,

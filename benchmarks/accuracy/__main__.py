@@ -26,6 +26,7 @@ from benchmarks.accuracy import (
     plots,
     probes,
     tables,
+    unusual,
 )
 from benchmarks.accuracy.detectors import Specimen
 from benchmarks.speed.venvs import PEERS
@@ -59,7 +60,8 @@ def run(
         if card["verdict"] == index.COUNTS and (found := measured.get(card["key"]))
     ]
     print(f"{len(specimens)} specimens count and were measured")
-    found = tables.scored(specimens, _peer_scores(specimens))
+    p = unusual.p_values(specimens)
+    found = tables.scored(specimens, {unusual.NAME: 1 - p, **_peer_scores(specimens)})
     people = foreign.rates(foreign_adapters) if foreign_adapters else foreign.recorded()
     made = {
         "overall": tables.overall(specimens, found),
@@ -80,6 +82,7 @@ def run(
         "searched_seen_before": probes.seen_before(specimens),
         "ways": probes.ways(specimens),
         "near": probes.near(specimens),
+        "unusual": unusual.rows(specimens, p),
         "controls": controls.rows(specimens),
         "foreign": people,
         "cost": _cost(specimens),
@@ -87,7 +90,9 @@ def run(
     write(made)
     plots.forest(made["overall"], PAGE.with_suffix("") / "auroc.svg")
     plots.strips(specimens, PAGE.with_suffix("") / "scores.svg")
-    PAGE.write_text(page.page(_facts(cards, specimens), made), "utf-8")
+    plots.uniform(specimens, p, PAGE.with_suffix("") / "unusual.svg")
+    facts = _facts(cards, specimens) | {"uniform": unusual.uniform(specimens, p)}
+    PAGE.write_text(page.page(facts, made), "utf-8")
     print(f"{PAGE.relative_to(Path.cwd())} written")
 
 

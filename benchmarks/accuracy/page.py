@@ -75,6 +75,14 @@ def page(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> str:
         "Each specimen's score by four plain statistics; a grey line joins a poisoned adapter and "
         "its twin:",
         "![Scores of every specimen](accuracy/scores.svg)",
+        "## How unusual an adapter is",
+        "Conformal p-values ([what is compared](calibration.md)) among benign specimens of the "
+        "same base and of other families. Where p is true, no more of the benign ones than each "
+        "column says are as unusual; Kolmogorov and Smirnov's test of that gives "
+        f"p = {facts['uniform']:.2f}. Poisoned adapters that are no more unusual than benign ones "
+        "are not seen this way, and most are not: the finding is of severity info.",
+        table(tables["unusual"]),
+        "![Share of specimens at or below every p-value](accuracy/unusual.svg)",
         *_probes(facts, tables),
         "## By category",
         "Positives of one category against all benign adapters.",

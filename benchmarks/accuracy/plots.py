@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 
-from benchmarks.accuracy.detectors import PLAIN, Specimen
+from benchmarks.accuracy.detectors import F64, PLAIN, Specimen
 
 mpl.use("Agg")
 mpl.rcParams.update({"svg.hashsalt": "adapterscan", "font.size": 9, "svg.fonttype": "none"})
@@ -55,6 +56,21 @@ def strips(specimens: Sequence[Specimen], out: Path) -> None:
             axes.set_yscale("symlog", linthresh=0.1)
         axes.set_xticks(range(len(KINDS)), [kind for kind, _ in KINDS], rotation=30, ha="right")
         axes.set_title(name, fontsize=8)
+    _save(figure, out)
+
+
+def uniform(specimens: Sequence[Specimen], p: F64, out: Path) -> None:
+    """Draw the share of specimens at or below every p-value: the diagonal is what p promises."""
+    figure, axes = plt.subplots(figsize=(4.5, 4.2))
+    for kind, color in KINDS:
+        chosen = [value for s, value in zip(specimens, p, strict=True) if _kind(s) == kind]
+        known = np.sort([value for value in chosen if np.isfinite(value)])
+        shares = np.arange(1, len(known) + 1) / max(1, len(known))
+        axes.step([0, *known, 1], [0, *shares, 1], where="post", color=color, label=kind)
+    axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":")
+    axes.set_xlabel("p, of the families that a specimen is not in")
+    axes.set_ylabel("share of specimens at or below it")
+    axes.legend()
     _save(figure, out)
 
 
