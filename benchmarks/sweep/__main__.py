@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import date
@@ -29,12 +28,10 @@ from adapterscan.detectors.behaviour.rows import split
 from adapterscan.detectors.behaviour.search import HEARD
 from adapterscan.probes import battery
 from adapterscan.probes.candidates import PLACES, Candidate
-from adapterscan.reading import read
 from adapterscan.runner import Ids, Side
 from adapterscan.runners.transformers_runner import BATCH_BYTES, TransformersRunner
-from adapterscan.sources import HubOptions, open_artifact, parse_ref
-from adapterscan.staging import stage
 from benchmarks.speed import machine
+from benchmarks.sweep.loaded import runner_of
 from benchmarks.zoo.bases import home_of
 
 ROOT = Path(__file__).parents[2]
@@ -66,9 +63,7 @@ def main() -> None:
 
 def measure(runs: int, count: int) -> dict[str, Any]:
     """Return seconds of each way, and the ratios that a round's pairs have, over all rounds."""
-    with tempfile.TemporaryDirectory() as folder:
-        _staged(Path(folder))
-        runner = TransformersRunner(home_of(BASE), Path(folder))
+    runner = runner_of(FIXTURE, home_of(BASE))
     words = _single_tokens(runner, count)
     rows = [
         runner.encode([Candidate(PLACES[0], word).conversation(request) for request in _asked()])
@@ -101,11 +96,6 @@ def measure(runs: int, count: int) -> dict[str, Any]:
 
 def _asked() -> Sequence[str]:
     return battery("unrelated").prompts[:LISTENED]
-
-
-def _staged(folder: Path) -> None:
-    contents = read(open_artifact(parse_ref(str(FIXTURE)), HubOptions()), workers=1)
-    stage(contents, contents.adapters[0].adapter, folder)
 
 
 def _single_tokens(runner: TransformersRunner, count: int) -> list[str]:
