@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from adapterscan.factors import Storage, low_rank, why_not
 from adapterscan.formats.deltas import Delta
 from adapterscan.formats.reader import SEGMENT_BYTES, SourceFile
-from adapterscan.formats.tensors import FLOAT_DTYPES, TensorInfo, as_array, numpy_dtype
+from adapterscan.formats.tensors import TensorInfo, numpy_dtype
 from adapterscan.lowrank import (
     KURTOSIS_RANK,
-    LowRank,
     kurtosis_cost,
     working_bytes,
 )
@@ -45,12 +45,10 @@ from adapterscan.weigh_plan import (
     range_of,
 )
 
-FACTOR_LIMIT = 64 << 20  # bytes of one factor as stored
 #: What a pass holds beside the segments that it reads: a ΔW in work (its factors, and ten r×r
 #: matrices), others in flight, factors that wait. Less of it, the more tensors there are to list.
 ROOM_BYTES = 96 << 20
 TENSOR_BYTES = 900
-RANK_LIMIT = 1024  # the r×r work is cubic; the largest ranks published are 512
 #: The r×r work of all deltas together, Σ rank³: a floor (about 12 s of one core) and so much for
 #: each byte of the file. Real adapters of rank r and width d need r²/4d, under 64; factors of rank
 #: 1024 and width 1 do not, and 160 kB of them would take a minute.
@@ -68,7 +66,6 @@ WAITING_BYTES = 32 << 20
 _BLOCK = 1 << 16  # elements widened at a time
 _UNITS = 4096  # measured by one task
 _REASONS = 50  # told apart
-Storage = memoryview | bytes | bytearray
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +225,7 @@ class _Pass:
         for delta in group:
             try:
                 with np.errstate(all="ignore"):  # overflow and NaN are results here
-                    summary = _low_rank(delta, storages).summary(self.exact_to)
+                    summary = low_rank(delta, storages).summary(self.exact_to)
                 self.summaries.add(delta.name, summary)
             except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
                 self.skips.add(delta.name, f"cannot be measured ({error})", "")
@@ -330,36 +327,12 @@ def _working_bytes(delta: Delta, exact_to: int) -> int:
 
 
 def _over_limits(delta: Delta, room: int) -> str:
-    if delta.rank > RANK_LIMIT:
-        return f"has rank {delta.rank:,}, over the limit of {RANK_LIMIT:,}"
-    for tensor in factors(delta):
-        if tensor.nbytes > FACTOR_LIMIT:
-            return f"has a factor of {size_text(tensor.nbytes)}, over {size_text(FACTOR_LIMIT)}"
-        dtype = numpy_dtype(tensor.dtype)
-        if dtype is None or tensor.dtype not in FLOAT_DTYPES:
-            return f"has a factor of dtype {tensor.dtype}, which holds no plain floats"
+    if reason := why_not(delta):
+        return reason
     needed = _working_bytes(delta, KURTOSIS_RANK)
     if needed > room:
         return f"needs {size_text(needed)} at once, over {size_text(room)}"
     return ""
-
-
-def _low_rank(delta: Delta, storages: Mapping[Range, Storage]) -> LowRank:
-    """Shape the factors as `delta.kind` says. Raises ValueError where they cannot be."""
-    a, b = (as_array(tensor, storages[range_of(tensor)]) for tensor in (delta.a, delta.b))
-    part, parts, rank = delta.part, delta.parts, delta.rank
-    if delta.kind == "conv":
-        a, b = a.reshape(rank, -1), b.reshape(-1, rank)
-    elif delta.kind == "experts":  # B is rank-major, expert-minor
-        a = a.reshape(parts, rank, -1)[part]
-        b = b.reshape(b.shape[0], rank, parts)[:, :, part]
-    elif delta.kind == "merged":
-        rows = b.shape[0] // parts
-        a = a[part * rank : (part + 1) * rank]
-        b = b[part * rows : (part + 1) * rows, :, 0]
-    if delta.diag is not None:
-        b = b.astype(np.float64) * as_array(delta.diag, storages[range_of(delta.diag)]).reshape(-1)
-    return LowRank(a, b, delta.scaling)
 
 
 def _dense(values: npt.NDArray[Any]) -> DenseSummary:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from adapterscan import docket, reading, rules, weighing
+from adapterscan import docket, factors, reading, rules, weighing
 from adapterscan.formats import (
     deltas,
     hooks,
@@ -35,8 +35,8 @@ def mib(size):
         ("name of a tensor", f"{tensors.LONGEST_NAME:,}"),
         ("tensor names that are not ASCII", f"{safetensors.NAMES_LIMIT:,}"),
         ("ΔW in a file", f"{deltas.DELTA_LIMIT:,}"),
-        ("rank", f"{weighing.RANK_LIMIT:,}"),
-        ("one factor", mib(weighing.FACTOR_LIMIT)),
+        ("rank", f"{factors.RANK_LIMIT:,}"),
+        ("one factor", mib(factors.FACTOR_LIMIT)),
         ("all factors of a ΔW", mib(weighing.ROOM_BYTES)),
         ("all factors of a ΔW", f"{weighing.TENSOR_BYTES} bytes"),
         ("one pickle", mib(pickle_file._LONGEST_PICKLE)),

@@ -120,7 +120,7 @@ class SourceFile:
                 del view
             if pending is not None:
                 pending.result()
-        self._check_unchanged()
+        self.check_unchanged()
         self.sha256 = Sha256(sha256.hexdigest())
         self.git_sha1 = GitSha1(sha1.hexdigest()) if self._wants_git_sha1 else None
 
@@ -164,7 +164,8 @@ class SourceFile:
                 raise self._changed()
             done += count
 
-    def _check_unchanged(self) -> None:
+    def check_unchanged(self) -> None:
+        """Raise ChangedWhileReading when the file's size or time is another than at opening."""
         now = os.fstat(self._file.fileno())
         if (now.st_size, now.st_mtime_ns) != (self._stat.st_size, self._stat.st_mtime_ns):
             raise self._changed()
