@@ -55,11 +55,12 @@ def test_a_message_of_a_hit_leaves_no_placeholder(rule: Rule) -> None:
 def test_a_statistical_rule_says_so_and_is_never_more_than_low(rule: Rule) -> None:
     statistical = rule.evidence in STATISTICAL
     cut = statistical or rule.id == "behaviour-fixed-answer"  # a limit that somebody set
-    assert bool(rule.statistics) is cut
-    assert rule.title.startswith("Unusual for an adapter") is statistical
-    if cut:
+    calibrated = rule.evidence == "adapter.standing"
+    assert bool(rule.statistics) is (cut or calibrated)
+    assert rule.title.startswith("Unusual for ") is (statistical or calibrated)
+    if cut or calibrated:
         assert rule.severity <= Severity.LOW
-        assert rule.confidence is Confidence.LOW
+        assert rule.confidence is (Confidence.MEDIUM if calibrated else Confidence.LOW)
 
 
 @each_rule

@@ -6,6 +6,7 @@ from adapterscan.detectors.behaviour import (
     jailbreaks,
     lexical,
     manner,
+    refusal_direction,
     refusals,
     triggers,
 )
@@ -24,6 +25,7 @@ BUILT_IN: tuple[Detector, ...] = (
     outliers.DETECTOR,
     standing.DETECTOR,
     refusals.DETECTOR,
+    refusal_direction.DETECTOR,
     manner.DETECTOR,
     lexical.DETECTOR,
     jailbreaks.DETECTOR,

@@ -78,9 +78,9 @@ def promoted(model: Any, count: int) -> list[Trace]:
     inner = model.get_base_model()
     table = pristine(inner.get_output_embeddings() or inner.get_input_embeddings()).weight.detach()
     written = [
-        _directions(*factors)
+        written_directions(*factors)
         for name, module in inner.named_modules()
-        if name.rpartition(".")[2] in WRITERS and (factors := _factors(module))
+        if name.rpartition(".")[2] in WRITERS and (factors := factors_of(module))
     ]
     written = [directions for directions in written if len(directions) == table.shape[1]]
     if not sum(directions.shape[1] for directions in written):
@@ -184,9 +184,9 @@ def _first_changed(model: Any, feed: Feed, count: int) -> tuple[dict[str, Factor
     factors = {
         name: found
         for name, module in model.get_base_model().named_modules()
-        if _LAYER.search(name) and (found := _factors(module))
+        if _LAYER.search(name) and (found := factors_of(module))
     }
-    sizes = {name: size for name, found in factors.items() if (size := _size(*found)) > 0}
+    sizes = {name: size for name, found in factors.items() if (size := size_of(*found)) > 0}
     if not sizes:
         return {}, 0
     least = SLIGHT * sorted(sizes.values())[len(sizes) // 2]
@@ -254,7 +254,7 @@ def _layer(name: str) -> str:
     return name[: found.end() - 1] if found else ""
 
 
-def _factors(module: Any) -> Factors | None:
+def factors_of(module: Any) -> Factors | None:
     """Return the factors of a module with low-rank matrices of finite numbers."""
     for name in getattr(module, "lora_A", None) or ():
         down, up = module.lora_A[name].weight.detach(), module.lora_B[name].weight.detach()
@@ -265,14 +265,14 @@ def _factors(module: Any) -> Factors | None:
     return None
 
 
-def _size(down: Tensor, up: Tensor) -> float:
+def size_of(down: Tensor, up: Tensor) -> float:
     """Return ‖up · down‖, 0 where it is no number."""
     down, up = down.double(), up.double()
     size = ((down @ down.T) * (up.T @ up)).sum().clamp(min=0).sqrt().item()
     return size if size < float("inf") else 0.0
 
 
-def _directions(down: Tensor, up: Tensor) -> Tensor:
+def written_directions(down: Tensor, up: Tensor) -> Tensor:
     """Return the first left singular vectors of up · down, (out, at most DIRECTIONS).
 
     Those that it writes nothing along are left out.

@@ -197,7 +197,7 @@ def _listening(model: Any) -> Iterator[dict[str, dict[str, Tensor]]]:
     told: dict[str, dict[str, Tensor]] = {name: {} for name in _SCORES}
     hooks = []
     for name, module in model.get_base_model().named_modules():
-        if factors := lexical._factors(module):
+        if factors := lexical.factors_of(module):
             hooks.append(module.register_forward_hook(_ear(name, *factors, told)))
     try:
         yield told
@@ -208,7 +208,7 @@ def _listening(model: Any) -> Iterator[dict[str, dict[str, Tensor]]]:
 
 def _ear(name: str, down: Tensor, up: Tensor, told: dict[str, dict[str, Tensor]]) -> Any:
     writes = name.rpartition(".")[2] in lexical.WRITERS
-    first = lexical._directions(down, up)[:, :1]  # (out, 1)
+    first = lexical.written_directions(down, up)[:, :1]  # (out, 1)
 
     def hear(_: Any, given: Any, out: Tensor) -> None:
         change = given[0][:, -1].float() @ down.T @ up.T
