@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from adapterscan.runner import Removal, Split
-from adapterscan.runners import lexical
+from adapterscan.runners import changed
 
 LAYERS = 16  # whose directions are looked at, evenly over the depth
 _LEAST = 1e-12
@@ -38,9 +38,9 @@ def removals(model: Any, states: Tensor, splits: Sequence[Split]) -> list[Remova
     against, written, moved, along = (torch.zeros(len(flat), device=flat.device) for _ in range(4))
     total, modules = 0.0, 0
     for name, module in model.get_base_model().named_modules():
-        if name.rpartition(".")[2] not in lexical.WRITERS:
+        if name.rpartition(".")[2] not in changed.WRITERS:
             continue
-        found = lexical.factors_of(module)
+        found = changed.factors(module)
         weight = _weight(module, found)
         if weight is None or weight.shape[0] != flat.shape[1]:
             continue
@@ -52,8 +52,8 @@ def removals(model: Any, states: Tensor, splits: Sequence[Split]) -> list[Remova
         change = (flat @ up) @ down
         against -= (change * base).sum(1)
         moved += change.square().sum(1)
-        along += (flat @ lexical.written_directions(down, up)[:, :1]).abs().sum(1)
-        total += lexical.size_of(down, up) ** 2
+        along += (flat @ changed.directions(down, up)[:, :1]).abs().sum(1)
+        total += changed.size(down, up) ** 2
         modules += 1
     if not modules:
         return []
@@ -74,12 +74,12 @@ def _directions(states: Tensor, one: Sequence[int], two: Sequence[int]) -> Tenso
     return normalize(states[list(one)].mean(0) - states[list(two)].mean(0), dim=-1)
 
 
-def _weight(module: Any, found: lexical.Factors | None) -> Tensor | None:
+def _weight(module: Any, found: changed.Factors | None) -> Tensor | None:
     """Return the base's matrix as (out, in), float32; None for what is no matrix."""
-    weight = getattr(lexical.pristine(module), "weight", None)
+    weight = getattr(changed.pristine(module), "weight", None)
     if not isinstance(weight, Tensor) or weight.dim() != 2:
         return None
-    turned = type(lexical.pristine(module)).__name__ == "Conv1D"
+    turned = type(changed.pristine(module)).__name__ == "Conv1D"
     wide = (weight.detach().T if turned else weight.detach()).float()
     fits = found is None or wide.shape == (found[1].shape[0], found[0].shape[1])
     return wide if fits else None
