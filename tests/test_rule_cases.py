@@ -77,7 +77,7 @@ def test_a_rule_is_short_enough_to_be_read(rule: Rule) -> None:
     assert len(rule.title) <= 76
     assert not rule.title.endswith(".")
     assert all(
-        len(text) <= 420 and text.endswith(".")
+        len(text) <= 420 and text.endswith((".", "”"))
         for text in (rule.why, rule.next_step, rule.limits, rule.message)
     )
 

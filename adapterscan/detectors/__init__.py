@@ -11,13 +11,14 @@ from adapterscan.detectors.behaviour import (
     triggers,
 )
 from adapterscan.detectors.detector import Detector
-from adapterscan.detectors.static import accounting, code, config, files, modules
+from adapterscan.detectors.static import accounting, code, config, files, modules, templates
 from adapterscan.detectors.weights import outliers, spectra, standing, values
 
 BUILT_IN: tuple[Detector, ...] = (
     files.DETECTOR,
     code.DETECTOR,
     config.DETECTOR,
+    templates.DETECTOR,
     accounting.DETECTOR,
     modules.DETECTOR,
     values.DETECTOR,
