@@ -21,6 +21,7 @@ from adapterscan.lowrank import F64, Array, LowRank, gram_root
 
 Side = Literal["inputs", "outputs"]
 _BLOCK = 1 << 18  # elements widened at a time
+_GRID = 64
 _UNRESOLVED = 1e-6  # of the norms that went in: a sum that has less is zero
 _NOISE = 1e-8  # of σ₁: weaker directions are rounding errors
 _COUNTED = 1e-4  # of σ₁: weaker directions are no part of a subspace, 1e-8 of the energy
@@ -170,6 +171,25 @@ def weighted_sum(parts: Sequence[LowRank], weights: Sequence[float]) -> LowRank:
     return LowRank(
         np.concatenate([part.a.astype(np.float64) for part in parts]), np.concatenate(scaled, 1)
     )
+
+
+def sign_conflict(first: LowRank, other: LowRank) -> float | None:
+    """Return the share of entries whose signs differ, on an even grid of 64 × 64 of each ΔW.
+
+    0.5 for independent ones; TIES (Yadav et al. 2023, section 3) drops what is in conflict. None
+    where one is zero there.
+    """
+    d_out, d_in = first.b.shape[0], first.a.shape[1]
+    rows, columns = (np.unique(np.linspace(0, n - 1, _GRID).astype(np.intp)) for n in (d_out, d_in))
+    signs = [
+        np.sign(
+            part.scaling * part.b[rows].astype(np.float64) @ part.a[:, columns].astype(np.float64)
+        )
+        for part in (first, other)
+    ]
+    both = signs[0] * signs[1]
+    known = int(np.count_nonzero(both))
+    return int(np.count_nonzero(both < 0)) / known if known else None
 
 
 def truncated(delta: LowRank, rank: int) -> LowRank:
