@@ -80,14 +80,14 @@ def merge(
 
 def title(names: Sequence[str], request: MergeRequest) -> str:
     """Return what the combination is called: `0.5·one + other`, with the method if not cat."""
-    terms = [
-        name if weight == 1.0 else f"{weight:g}·{name}"
-        for name, weight in zip(names, request.weights, strict=True)
-    ]
+    text = ""
+    for name, weight in zip(names, request.weights, strict=True):
+        sign = (" − " if text else "−") if weight < 0 else " + " if text else ""
+        text += f"{sign}{'' if abs(weight) == 1.0 else f'{abs(weight):g}·'}{name}"
     method = request.method
     how = "" if method.exact else f" by {method.name}"
     pruned = f" at density {method.density:g}" if method.density < 1.0 else ""
-    return f"{' + '.join(terms)}{how}{pruned}"
+    return f"{text}{how}{pruned}"
 
 
 def _part(
