@@ -206,6 +206,16 @@ def truncated(delta: LowRank, rank: int) -> LowRank:
     return LowRank(a, b)
 
 
+def leading(delta: LowRank, count: int) -> tuple[float, tuple[float, ...]]:
+    """Return ‖ΔW‖_F and up to `count` singular values, descending.
+
+    Raises ValueError where something in the factors is no number.
+    """
+    stack = stacked([delta])
+    sigma, _, _ = _core(stack.outputs, stack.inputs)
+    return stack.norm(0), tuple(sigma[:count].tolist())
+
+
 def _core(outputs: F64, inputs: F64) -> tuple[F64, F64, F64]:
     """Return σ (k,), X (r, k) and Y (r, k): B·X = U and Aᵀ·Y = V for the directions that count."""
     nothing = np.zeros((len(inputs), 0))

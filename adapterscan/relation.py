@@ -22,6 +22,7 @@ PARALLEL = 0.01  # residual of a copy, at the most: bfloat16 leaves 0.002
 CONSTANT = 0.01  # how far factors of modules differ from each other, relatively
 COPIED = 0.5  # share of modules that makes an adapter a copy with changes
 ONE_TRAINING = 0.5  # cosine: checkpoints 0.94, twins of one seed on mostly the same rows 0.34
+ALIKE = 0.2  # cosine: trained apart on one base 0.10 at the most
 ONE_START = 0.25  # excess of the shared inputs over chance: one seed 0.6, other seeds below 0.05
 
 
@@ -94,8 +95,6 @@ class Relation:
 
     def __str__(self) -> str:
         match self.kind:
-            case "copy" | "unrelated" | "nothing in common" | "modules rescaled":
-                return KINDS[self.kind]
             case "changed copy":
                 told = plural(len(self.changed), "module")
                 return f"{_scaled(self.factor)}, {told} changed"
@@ -112,6 +111,7 @@ KINDS = {
     "modules rescaled": "the same directions, each module scaled by its own factor",
     "one training": "one training, or one made from the other",
     "one initialisation": "the same initialisation, trained apart",
+    "alike": "alike in part, no copy",
     "unrelated": "unrelated",
     "nothing in common": "no module in common",
 }
@@ -150,6 +150,8 @@ def relate(found: Sequence[Likeness], alone: Iterable[str] = ()) -> Relation:
         kind = "one training"
     elif shared is not None and shared - chance >= ONE_START * (1.0 - chance):
         kind = "one initialisation"
+    elif cosine >= ALIKE:
+        kind = "alike"
     if kind not in ("scaled copy", "changed copy", "copy"):
         changed, factor = (), None
     return Relation(kind, cosine, factor, len(found), len(parallel), changed, shared, chance)
