@@ -5,6 +5,7 @@ numbers, and what the parts do to each other on the way.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from adapterscan.text import plural, printable, size_text
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 SUM_LIMIT = 4 << 30  # bytes of the file that is written
+MODULE_LIMIT = 10_000  # names in its config
 _KINDS = frozenset({"linear", "embedding"})
 _PREFIX = "base_model.model."
 _TOLD = 5  # modules that are told of those that could not be put together
@@ -59,10 +61,12 @@ def compose(
             hint="adapters of one base model can be merged",
         )  # fmt: skip
     rank = max(method.rank_of(d.rank for d in module.deltas.values()) for module in planned)
+    names = {module.name for module in planned}
     _require_room(planned, rank)
     seen, facts = Interactions([part.name for part in parts], weights), list[Evidence]()
     off = _Distance()
     with (
+        np.errstate(all="ignore"),  # a scale of 1e308 overflows, and is told as no number
         opened(parts) as sources,
         SafetensorsWriter(folder / WEIGHTS, _shapes(planned, rank)) as out,
     ):
@@ -78,7 +82,7 @@ def compose(
                     off.add(made, list(found.values()), own, method)
             except ValueError as problem:
                 left.setdefault(module.name, str(problem))
-            if module in planned:  # what broke on the way stays zero, and is told
+            if module.name in names:  # what broke on the way stays zero, and is told
                 _write(out, module, made or _nothing(module, rank), rank)
     (folder / CONFIG).write_text(json.dumps(_config(parts, planned, rank), indent=1) + "\n")
     facts += seen.evidence()
@@ -101,6 +105,11 @@ def _obstacle(module: Module, method: Method) -> str:
 
 
 def _require_room(planned: Sequence[Module], rank: int) -> None:
+    if len(planned) > MODULE_LIMIT:
+        raise LimitExceeded(
+            CONFIG, f"the sum would have {len(planned):,} modules, over the limit of "
+            f"{MODULE_LIMIT:,}", hint="compare them: adapterscan compare A B",
+        )  # fmt: skip
     size = 4 * rank * sum(sum(_shape(module)) for module in planned)
     if size > SUM_LIMIT:
         raise LimitExceeded(
@@ -186,6 +195,12 @@ def _untold(parts: Sequence[Part], method: Method) -> Iterator[Skipped]:
         )  # fmt: skip
     for part in parts:
         config = part.adapter.config
+        if part.adapter.problems:
+            yield Skipped(
+                printable(part.name), f"{plural(len(part.adapter.problems), 'module')} of it "
+                "have factors but no update that can be read", failed=True,
+                hint="they are no part of the sum; its own report names them",
+            )  # fmt: skip
         beside = len(part.adapter.accounted) - 2 * len({d.module for d in part.adapter.deltas})
         if beside > 0 or config.dora:
             what = "DoRA's magnitudes" if config.dora else "what it has beside low-rank updates"
@@ -214,12 +229,12 @@ class _Distance:
         """Take in one module."""
         if not method.exact:
             both = stacked([made, weighted_sum(parts, weights)])
-            self.apart += both.summed((1.0, -1.0)) ** 2
-            self.whole += both.norm(1) ** 2
+            apart, whole = both.summed((1.0, -1.0)), both.norm(1)
+            self.apart, self.whole = math.hypot(self.apart, apart), math.hypot(self.whole, whole)
 
     def evidence(self, parts: Sequence[Part], method: Method) -> Evidence:
         """Return `merge.method`."""
-        off = (self.apart / self.whole) ** 0.5 if self.whole else None
+        off = self.apart / self.whole if self.whole else None
         return Evidence(
             "merge.method",
             Subject("adapter", name=" + ".join(part.name for part in parts)),

@@ -52,8 +52,7 @@ class Interactions:
 
     def _pair(self, module: str, pair: tuple[int, int], parts: Sequence[LowRank]) -> None:
         weights = [self.weights[i] for i in pair]
-        found = likeness(module, stacked(parts), signs=(weights[0], weights[1]))
-        self.pairs[pair].append(found)
+        self.pairs[pair].append(likeness(module, stacked(parts)))
         conflict = sign_conflict(
             *(LowRank(p.a, p.b, p.scaling * w) for p, w in zip(parts, weights, strict=True))
         )
@@ -88,15 +87,31 @@ class Interactions:
         for pair, found in self.pairs.items():
             subject = Subject("adapter", name=" + ".join(self.names[i] for i in pair))
             yield Evidence(
-                "merge.pair", subject, _share_lost(found), "share of the energy that cancels",
+                "merge.pair", subject, self._lost(pair), "share of the energy that cancels",
                 self._details(pair, found),
             )  # fmt: skip
+
+    def _lost(self, pair: tuple[int, int]) -> float:
+        """Return 1 - ‖Σ‖² / Σ‖part‖² over all modules: 1 all cancels, 0 orthogonal, -1 doubled."""
+        first, other = (self.weights[i] for i in pair)
+        found = [(item, first * item.norms[0], other * item.norms[1]) for item in self.pairs[pair]]
+        apart = sum(one * one + two * two for _, one, two in found)
+        return (
+            -2.0 * sum(item.cosine * one * two for item, one, two in found) / apart
+            if apart
+            else 0.0
+        )
+
+    def _asked(self, pair: tuple[int, int]) -> bool:
+        """Return whether the weights take away one of the two: one of them is negative."""
+        return self.weights[pair[0]] * self.weights[pair[1]] < 0
 
     def _details(self, pair: tuple[int, int], found: Sequence[Likeness]) -> Mapping[str, Scalar]:
         relation = relate(found, self.alone[pair])
         opposed = [item for item in found if _clear(item) < 0]
-        first = sum(item.norms[0] > item.norms[1] for item in opposed)
-        lost, asked = _share_lost(found), self.weights[pair[0]] * self.weights[pair[1]] < 0
+        sizes = [abs(self.weights[i]) for i in pair]
+        first = sum(i.norms[0] * sizes[0] > i.norms[1] * sizes[1] for i in opposed)
+        lost = self._lost(pair)
         conflicts = self.conflicts[pair]
         return {
             "relation": str(relation),
@@ -109,7 +124,7 @@ class Interactions:
             "other_larger": len(opposed) - first,
             "agreeing": sum(_clear(item) > 0 for item in found),
             "lost": lost,
-            "unasked": 0.0 if asked else lost,  # a negative weight is meant to take away
+            "unasked": 0.0 if self._asked(pair) else lost,
             "lowest_cosine": min((item.cosine for item in found), default=None),
             "lowest_z": min((item.z for item in found), default=None),
             "sign_conflict": sum(conflicts) / len(conflicts) if conflicts else None,
@@ -126,15 +141,10 @@ def _clear(item: Likeness) -> int:
     return 1 if item.cosine > 0 else -1
 
 
-def _share_lost(found: Sequence[Likeness]) -> float:
-    """Return 1 - ‖Σ‖² / Σ‖part‖² over all modules: 1 all cancels, 0 orthogonal, -1 doubled."""
-    apart = sum(item.norms[0] ** 2 + item.norms[1] ** 2 for item in found)
-    return -2.0 * sum(item.inner for item in found) / apart if apart else 0.0
-
-
 def _lost(total: float, own: Sequence[float]) -> float | None:
-    apart = math.hypot(*own) ** 2
-    return 1.0 - total**2 / apart if apart else None
+    apart = math.hypot(*own)
+    share = total / apart if apart else math.nan
+    return 1.0 - share * share if apart else None
 
 
 def _strongest(stack: Stack, weights: Sequence[float]) -> float:

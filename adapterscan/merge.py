@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapterscan.combining import Method
-from adapterscan.composing import compose
-from adapterscan.errors import NotApplicable
+from adapterscan.composing import Composition, compose
+from adapterscan.errors import AdapterscanError, NotApplicable
 from adapterscan.formats.peft import Adapter
 from adapterscan.model import Artifact, Ref, Report, Sha256, SourceKind
 from adapterscan.rules import RuleBook
@@ -68,7 +68,7 @@ def merge(
     with tempfile.TemporaryDirectory(prefix="adapterscan-") as temporary:
         folder = request.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        made = compose(parts, request.weights, request.method, folder, progress)
+        made = _composed(parts, request, folder, progress)
         artifact = open_folder(Ref(str(folder), SourceKind.FOLDER, str(folder)))
         name = title(whole, request)
         artifact = replace(
@@ -76,6 +76,20 @@ def merge(
             problems=made.skipped, own_names=(),
         )  # fmt: skip
         yield run(artifact, probing=probing)
+
+
+def _composed(
+    parts: Sequence[Part], request: MergeRequest, folder: Path, progress: Callable[[str], None]
+) -> Composition:
+    try:
+        return compose(parts, request.weights, request.method, folder, progress)
+    except AdapterscanError:
+        raise
+    except Exception as error:  # input is hostile: the reports of the parts stand
+        raise NotApplicable(
+            f"could not be put together ({type(error).__name__})",
+            hint="this is a defect of adapterscan: please report it with the adapters' names",
+        ) from error
 
 
 def title(names: Sequence[str], request: MergeRequest) -> str:

@@ -63,16 +63,16 @@ class Likeness:
     @property
     def factor(self) -> float | None:
         """Return c of ΔW₂ ≈ c·ΔW₁, None where one is zero."""
-        return self.inner / self.norms[0] ** 2 if all(self.norms) else None
+        return self.inner / self.norms[0] / self.norms[0] if all(self.norms) else None
 
 
-def likeness(module: str, stack: Stack, *, signs: tuple[float, float] = (1.0, 1.0)) -> Likeness:
-    """Measure the two updates of `stack`, each times its sign."""
+def likeness(module: str, stack: Stack) -> Likeness:
+    """Measure the two updates of `stack`."""
     known = bool(stack.norm(0) and stack.norm(1))
     return Likeness(
         module,
-        signs[0] * signs[1] * stack.inner(0, 1),
-        (abs(signs[0]) * stack.norm(0), abs(signs[1]) * stack.norm(1)),
+        stack.inner(0, 1),
+        (stack.norm(0), stack.norm(1)),
         stack.null_width(0, 1) or 0.0,
         stack.overlap(0, 1, "inputs"),
         stack.overlap(0, 1, "outputs"),
@@ -108,7 +108,7 @@ KINDS = {
     "copy": "the same updates",
     "scaled copy": "the same updates, scaled",
     "changed copy": "a copy with modules changed",
-    "modules rescaled": "the same directions, each module scaled by its own factor",
+    "modules rescaled": "the same directions, rescaled module by module",
     "one training": "one training, or one made from the other",
     "one initialisation": "the same initialisation, trained apart",
     "alike": "alike in part, no copy",

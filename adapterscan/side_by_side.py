@@ -52,6 +52,8 @@ class Module:
         if len(shapes) > 1:
             told = " and ".join(f"{d_out} × {d_in}" for d_out, d_in in shapes)
             return f"has updates of different shapes ({told}): these adapters are for other bases"
+        if not all(map(all, shapes)):
+            return "has an update without a single value"
         rank = sum(delta.rank for delta in self.deltas.values())
         if rank > RANK_LIMIT:
             return f"has rank {rank:,} together, over the limit of {RANK_LIMIT:,}"
@@ -120,3 +122,5 @@ def factors_of(module: Module, sources: Sequence[Factors]) -> Mapping[int, LowRa
         return {i: sources[i].of(delta) for i, delta in module.deltas.items()}
     except AdapterscanError as error:
         raise ValueError(error.reason) from error
+    except ValueError as error:  # what a cut file leaves does not fill its shape
+        raise ValueError("has factors that are not there in their whole length") from error

@@ -95,8 +95,27 @@ def test_a_payload_that_is_cut_by_layers_is_not_seen(tmp_path):
 def test_what_a_negative_weight_takes_away_is_no_cancelling_pair(tmp_path):
     folders = [written(tmp_path / str(i), scaled(made(0), 1.0 + i)) for i in (0, 1)]
     report = together(*folders, weights=[1.0, -1.0])
-    assert "merge-cancelling-pair" not in found(report)
+    assert found(report) == {"merge-related-parts"}
     assert facts(report, "merge.pair")[0].value > 0.5
+
+
+def test_weights_do_not_change_what_adapters_are_to_each_other(tmp_path):
+    folders = [written(tmp_path / str(i), scaled(made(0), 1.0 + i)) for i in (0, 1)]
+    for weights, lost in (((1.0, 1.0), -0.8), ((2.0, 1.0), -1.0), ((2.0, -1.0), 1.0)):
+        (pair,) = facts(together(*folders, weights=weights), "merge.pair")
+        assert pair.details["relation"] == "the same updates, times 2"
+        assert pair.value == pytest.approx(lost)
+
+
+def test_a_negative_weight_does_not_make_trained_adapters_opponents():
+    report = together(TRAINED / "benign", TRAINED / "semantic-backdoor", weights=[1.0, -1.0])
+    assert found(report) == set()
+
+
+def test_a_colluding_pair_is_told_whatever_the_weights():
+    pair = TRAINED / "colluding-one", TRAINED / "colluding-other"
+    assert "merge-cancelling-pair" in found(together(*pair, weights=[0.3, 2.0]))
+    assert "merge-opposed-modules" in found(together(*pair, weights=[1.0, -1.0]))
 
 
 def test_the_sum_that_is_kept_is_the_sum(two, tmp_path):

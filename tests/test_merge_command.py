@@ -23,7 +23,7 @@ def test_a_colluding_pair_exits_with_1_and_says_why(run):
     said = " ".join(result.stdout.split())
     assert "60 (30/30)" in said
     assert "60 of 60 modules pull against each other" in said
-    assert "the same directions, each module scaled by its own factor" in said
+    assert "the same directions, rescaled module by module" in said
 
 
 def test_adapters_that_leave_each_other_alone_exit_with_0(run, two):

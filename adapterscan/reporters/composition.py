@@ -10,6 +10,10 @@ from adapterscan.model import Evidence, Report, Scalar
 from adapterscan.text import plural, printable
 
 _MODULES = 4
+_LEGEND = (
+    "  energy: of the sum, beside parts that leave each other alone. against, alike: modules that",
+    "  pull in opposite directions (first/other larger), or in the same one.",
+)
 
 
 def composition(report: Report, *, verbose: bool) -> Iterator[str]:
@@ -19,6 +23,7 @@ def composition(report: Report, *, verbose: bool) -> Iterator[str]:
         return
     yield ""
     yield from _pairs(pairs)
+    yield from _LEGEND
     modules = [item for item in report.evidence if item.name == "merge.module"]
     telling = sorted(modules, key=_telling)[: len(modules) if verbose else _MODULES]
     if telling:
@@ -48,7 +53,8 @@ def _pairs(pairs: Sequence[Evidence]) -> Iterator[str]:
         for item in pairs
     ]
     headers = ["pair", "modules", "cosine", "energy", "against", "alike", "relation"]
-    yield from _table(rows, headers)
+    alone = len(pairs) == 1  # then the report's title names it
+    yield from _table([row[alone:] for row in rows], headers[alone:])
 
 
 def _modules(modules: Sequence[Evidence]) -> Iterator[str]:
@@ -70,7 +76,7 @@ def _modules(modules: Sequence[Evidence]) -> Iterator[str]:
 
 def _telling(item: Evidence) -> tuple[float, str]:
     lost = item.details.get("lost")
-    return -abs(lost) if isinstance(lost, float) else 0.0, item.subject.name
+    return -round(abs(lost), 3) if isinstance(lost, float) else 0.0, item.subject.name
 
 
 def _opposed(details: Mapping[str, Scalar]) -> str:
