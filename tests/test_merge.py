@@ -243,3 +243,12 @@ def test_padding_changes_nothing(two, tmp_path):
     (again,) = facts(together(padded_one, two[1]), "merge.pair")
     assert again.value == pytest.approx(plain.value, abs=1e-6)
     assert again.details["inputs"] == pytest.approx(plain.details["inputs"], abs=1e-5)
+
+
+def test_a_module_of_a_part_that_cannot_be_read_is_told(tmp_path):
+    edited = Edited(TRAINED / "benign")
+    del edited.tensors[f"{edited.one}.lora_B.weight"]
+    folder = edited.write(tmp_path / "orphan")
+    told = [item for item in together(folder, TRAINED / "benign").coverage.skipped if item.failed]
+    assert [item.what for item in told] == ["orphan"]
+    assert "1 module of it" in told[0].reason
