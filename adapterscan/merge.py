@@ -71,8 +71,9 @@ def merge(
         made = _composed(parts, request, folder, progress)
         artifact = open_folder(Ref(str(folder), SourceKind.FOLDER, str(folder)))
         name = title(whole, request)
+        text = str(folder) if request.folder else name  # what is kept can be opened again
         artifact = replace(
-            artifact, ref=replace(artifact.ref, text=name), name=name, evidence=made.evidence,
+            artifact, ref=replace(artifact.ref, text=text), name=name, evidence=made.evidence,
             problems=made.skipped, own_names=(),
         )  # fmt: skip
         yield run(artifact, probing=probing)

@@ -130,6 +130,7 @@ def test_the_sum_that_is_kept_is_the_sum(two, tmp_path):
     config = json.loads((kept / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"]) == (7, 7)
     assert config["base_model_name_or_path"] == "example-org/tiny"
+    assert (report.target, report.name) == (str(kept), "one − 0.5·other")
     (adapter,) = report.adapters
     norms = [np.linalg.norm(item.value) for item in facts(report, "merge.module")]
     assert adapter.frobenius_norm == pytest.approx(np.linalg.norm(norms), rel=1e-5)
