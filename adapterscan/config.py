@@ -6,6 +6,7 @@ that lies inside a scanned folder is not read unless it is named with `--config`
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -86,6 +87,22 @@ def parse_seconds(text: str) -> float:
         return seconds
     except (ValueError, KeyError):
         raise BadConfig(f"{text!r} is not a time", hint="write for example 90s or 10m") from None
+
+
+def parse_weights(text: str | None, count: int) -> tuple[float, ...]:
+    """Return the `count` weights of `1,-0.5`; None means 1 for each. Raises BadConfig."""
+    if text is None:
+        return (1.0,) * count
+    try:
+        found = tuple(float(item) for item in text.split(","))
+    except ValueError:
+        raise BadConfig(f"{text!r} are not weights", hint="write for example 1,0.5") from None
+    if len(found) != count or not all(math.isfinite(weight) for weight in found):
+        raise BadConfig(
+            f"{text!r} are {len(found)} weights for {count} adapters",
+            hint="give a finite number for each, in the order of the adapters",
+        )
+    return found
 
 
 def _with_unit(text: str, units: Mapping[str, float]) -> float:

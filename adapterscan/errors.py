@@ -5,6 +5,7 @@
     │   ├── BadReference             a target that is neither a path nor a hub reference
     │   ├── BadConfig                an unreadable or unknown setting of the caller's own
     │   ├── BadCalibration           a reference of adapters that cannot be used
+    │   ├── BadFingerprint           fingerprints that cannot be used
     │   └── BadRule                  a rule file that cannot be used
     ├── SourceError                  the artifact could not be brought here
     │   ├── NotFound                 no such path, repository, revision or subfolder
@@ -52,6 +53,10 @@ class BadConfig(UsageError):
 
 class BadCalibration(UsageError):
     """A file with a reference of adapters cannot be used."""
+
+
+class BadFingerprint(UsageError):
+    """A file with fingerprints of adapters cannot be used."""
 
 
 class BadRule(UsageError):

@@ -88,11 +88,12 @@ class LowRank:
         nonfinite = left.nonfinite + right.nonfinite
         if nonfinite or not left.scale or not right.scale:
             return _undefined(self, nonfinite)
-        root, inverse = _root(right.gram)
+        root, inverse = gram_root(right.gram)
         squares, mixing = np.linalg.eigh(root.T @ left.gram @ root)
         sigma = np.sqrt(np.maximum(squares[::-1], 0.0))
         noise = _RELATIVE_FLOOR * float(np.sqrt(np.trace(left.gram) * np.trace(right.gram)))
         count = int(np.count_nonzero(sigma > _RELATIVE_FLOOR * sigma[0]))
+        count = min(count, len(self.b), self.a.shape[1])  # more are noise near the floor
         if sigma[0] <= noise or not count:
             return _undefined(self, 0)
         mixing = mixing[:, ::-1][:, :count]
@@ -186,7 +187,7 @@ def _gram(factor: _Factor) -> F64:
     return gram
 
 
-def _root(gram: F64) -> tuple[F64, F64]:
+def gram_root(gram: F64) -> tuple[F64, F64]:
     """Return T (r, r) with T·Tᵀ = `gram`, and its (pseudo-)inverse."""
     try:
         root: Array = np.linalg.cholesky(gram)

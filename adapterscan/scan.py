@@ -71,10 +71,12 @@ def scan(
     probing: ProbeRequest | None = None,
     config_file: str | None = None,
     progress: Callable[[str], None] = lambda _: None,
+    keep: Callable[[Adapter], None] = lambda _: None,
 ) -> Report:
     """Read `artifact`, run `detectors`, judge their evidence by `rules`, and state the coverage.
 
-    With `probing`, the one adapter in it is loaded onto a base model and asked questions.
+    With `probing`, the one adapter in it is loaded onto a base model and asked questions. `keep` is
+    told each adapter, for what comes after.
     Never raises for what is in the artifact: a file or a detector that fails becomes a Skipped and
     what was found before stays.
     """
@@ -94,6 +96,7 @@ def scan(
         for detector in detectors:
             skipped += _run(detector, partial(detector.each, contents, weighed), docket)
         adapters.append(_summary(weighed))
+        keep(weighed.adapter)
         if probing and len(probed) < SEVERAL:
             probed.append(weighed.adapter)
         skipped += _unmeasured(weighed)

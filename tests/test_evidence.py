@@ -5,6 +5,8 @@ from collections import defaultdict
 
 import pytest
 
+from adapterscan.combining import Method
+from adapterscan.merge import MergeRequest, merge
 from adapterscan.rules import load_rules
 from adapterscan.scan import scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
@@ -33,6 +35,13 @@ def seen():
         if folder.name.startswith("redos"):  # two seconds each, and nothing else in them
             continue
         report = scan(open_artifact(parse_ref(str(folder)), HubOptions()), book)
+        for item in report.evidence:
+            found[item.name] |= set(item.details)
+    pair = [
+        open_artifact(parse_ref(str(ROOT / "fixtures" / "trained" / name)), HubOptions())
+        for name in ("colluding-one", "colluding-other")
+    ]
+    for report in merge(pair, book, MergeRequest((1.0, 1.0), Method())):
         for item in report.evidence:
             found[item.name] |= set(item.details)
     return found

@@ -11,6 +11,7 @@ from tabulate import tabulate
 
 from adapterscan.errors import AdapterscanError
 from adapterscan.model import Evidence, Finding, Report, Severity, Skipped, SourceKind
+from adapterscan.reporters.composition import composition
 from adapterscan.text import plural, printable, size_text
 
 _COLOURS = {
@@ -71,6 +72,7 @@ def _report(report: Report, page: Page) -> Iterator[str]:
     place = f" at commit {report.commit[:12]}" if report.commit else ""
     yield page.paint(f"{printable(report.name)}{place}", "1")
     yield from _adapters(report)
+    yield from composition(report, verbose=page.verbose)
     yield ""
     if report.findings:
         shown = [f for f in report.findings if f.severity > Severity.INFO or page.verbose]
