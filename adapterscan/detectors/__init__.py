@@ -11,7 +11,7 @@ from adapterscan.detectors.behaviour import (
 )
 from adapterscan.detectors.detector import Detector
 from adapterscan.detectors.static import accounting, code, config, files, modules
-from adapterscan.detectors.weights import outliers, spectra, standing, values
+from adapterscan.detectors.weights import outliers, runtimes, spectra, standing, values
 
 BUILT_IN: tuple[Detector, ...] = (
     files.DETECTOR,
@@ -19,6 +19,7 @@ BUILT_IN: tuple[Detector, ...] = (
     config.DETECTOR,
     accounting.DETECTOR,
     modules.DETECTOR,
+    runtimes.DETECTOR,
     values.DETECTOR,
     spectra.DETECTOR,
     outliers.DETECTOR,
