@@ -70,7 +70,7 @@ class Kind:
     width: int  # the commonest size of inputs and outputs of what is adapted
     peft_type: str
     modules: str  # the last names of what is adapted, sorted
-    ranks: str  # bucket of the commonest rank: "5-8"
+    ranks: str  # bucket of the commonest rank of a ΔW: "5-8"
 
     def shared(self, other: Kind, fields: Iterable[str]) -> bool:
         """Whether two kinds agree in some fields."""
@@ -144,7 +144,7 @@ def described(adapter: Adapter, weighed: Weighed, name: str, sha256: str) -> Mem
         int(_commonest((*deltas.column("d_in"), *deltas.column("d_out")))),
         adapter.config.peft_type or "LORA",
         printable(", ".join(sorted({d.family.rpartition(".")[2] for d in adapter.deltas}))),
-        bucket(int(_commonest(deltas.column("rank")))),
+        bucket(int(_commonest(deltas.column("numerical_rank")))),  # not of columns of zeros
     )
     return Member(printable(name), sha256, kind, tuple(round(value, 5) for value in values))
 

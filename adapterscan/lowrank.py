@@ -9,9 +9,9 @@ stop counting (`numerical_rank`). Cores are float64; the sides are projected in 
 leaves a relative error of 1e-6.
 
 The fourth moment is exact as well: Σᵢⱼ ΔWᵢⱼ⁴ = ⟨P₂ᵀ·P₂, Q₂ᵀ·Q₂⟩ where P₂ and Q₂ hold the products
-of pairs of columns. It costs O((d_out + d_in)·r⁴), so above the rank that the caller can afford it
-is taken of the best approximation of rank `KURTOSIS_RANK`, and the share of energy that this covers
-is reported beside it.
+of pairs of columns, in O((d_out + d_in)·r⁴); where O(d_out·d_in·r) is less, P·Qᵀ is made a few rows
+at a time and summed. Above the rank that the caller can afford it is taken of the best
+approximation of rank `KURTOSIS_RANK`, and the share of energy that this covers is reported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,10 @@ KURTOSIS_RANK = 8  # exact up to here at no noticeable cost
 _BLOCK = 1 << 16  # elements widened at a time: the working set stays in a core's cache
 _MOMENT_ROWS = 256
 _RELATIVE_FLOOR = 1e-8
+_STRIP = 1 << 19  # elements of ΔW that exist at a time
+#: What an element of ΔW costs beside its product, in multiply-adds of a pair: writing, squaring and
+#: summing it (measured: benchmarks/speed, "kurtosis").
+_ELEMENT_COST = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,28 +97,40 @@ class LowRank:
         sigma = np.sqrt(np.maximum(squares[::-1], 0.0))
         noise = _RELATIVE_FLOOR * float(np.sqrt(np.trace(left.gram) * np.trace(right.gram)))
         count = int(np.count_nonzero(sigma > _RELATIVE_FLOOR * sigma[0]))
-        count = min(count, len(self.b), self.a.shape[1])  # more are noise near the floor
+        count = min(count, left.values.shape[1], right.values.shape[1])  # the rest is rounding
         if sigma[0] <= noise or not count:
             return _undefined(self, 0)
         mixing = mixing[:, ::-1][:, :count]
         shape = sigma[:count] / sigma[0]
         used = count if count <= max(exact_to, KURTOSIS_RANK) else KURTOSIS_RANK
-        rows = _side(left, root @ mixing / sigma[0], np.ones(count), used)
-        columns = _side(right, inverse.T @ mixing, shape, used)
-        return _statistics(self, sigma * left.scale * right.scale, shape, rows, columns)
+        sides = (
+            (left, root @ mixing / sigma[0], np.ones(count)),
+            (right, inverse.T @ mixing, shape),
+        )
+        moment, rows, columns = _moment_and_energies(sides, used)
+        covered = _Covered(used, moment)
+        return _statistics(self, sigma * left.scale * right.scale, shape, rows, columns, covered)
 
 
 def kurtosis_cost(d_out: int, d_in: int, rank: int) -> int:
-    """Return the multiply-adds that an exact kurtosis takes beyond the rest of a summary."""
+    """Return the multiply-adds that an exact kurtosis takes over pairs of directions.
+
+    It can take less (see `summary`); this is what budgets count, so that what is exact, and with it
+    the kurtosis of an adapter, stays what references were made with.
+    """
     pairs = rank * (rank + 1) // 2
     return (d_out + d_in) * pairs * (pairs + 1) // 2
 
 
-def working_bytes(rank: int, exact_to: int = 16) -> int:
-    """Return how much memory a summary takes at the most, beside the factors."""
+def working_bytes(rank: int, exact_to: int = 16, shorter: int = 0) -> int:
+    """Return how much memory a summary takes at the most, beside the factors.
+
+    `shorter`: the smaller of d_out and d_in.
+    """
     used = rank if rank <= max(exact_to, KURTOSIS_RANK) else KURTOSIS_RANK
     pairs, width = used * (used + 1) // 2, max(64, _BLOCK // max(1, rank))
-    return 10 * 8 * rank**2 + 4 * pairs * (3 * pairs + width) + 2 * 8 * rank * width
+    fourth = max(4 * pairs * (3 * pairs + width), 4 * used * shorter + 4 * _STRIP)
+    return 10 * 8 * rank**2 + fourth + 2 * 8 * rank * width
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,14 +168,15 @@ class _Factor:
         return max(1, min(length, max(64, _BLOCK // max(1, rank))))
 
 
-@dataclass(frozen=True, slots=True)
-class _Side:
-    """What one pass over a side of ΔW leaves: the energy of each row (or column), divided by σ₁²,
-    and the matrix of fourth moments over pairs of the leading `used` directions."""
+_SideInput = tuple[_Factor, F64, F64]  # with the basis (r, k) and the weights (k,) of directions
 
-    energy: Array
-    moments: npt.NDArray[np.float32]
+
+@dataclass(frozen=True, slots=True)
+class _Covered:
+    """Σ ΔW⁴ / σ₁⁴ over the leading `used` directions."""
+
     used: int
+    fourth: float
 
 
 def _factor(values: Array) -> _Factor:
@@ -204,26 +221,102 @@ def gram_root(gram: F64) -> tuple[F64, F64]:
     return root, inverse
 
 
-def _side(factor: _Factor, basis: F64, weights: F64, used: int) -> _Side:
-    """Project the factor on `basis` (r, k); `weights` (k,) scale directions for the energies."""
-    pairs = used * (used + 1) // 2
-    moments = np.zeros((pairs, pairs), np.float32)
-    products = np.empty((pairs, factor.width), np.float32)
+def _moment_and_energies(
+    sides: tuple[_SideInput, _SideInput], used: int
+) -> tuple[float, Array, Array]:
+    """Return Σ ΔW⁴ / σ₁⁴ and the energies / σ₁² of the rows (d_out,) and columns (d_in,) of ΔW."""
+    (rows, *_), (columns, *_) = sides
+    d_out, d_in = rows.values.shape[1], columns.values.shape[1]
+    if _strips_are_cheaper(d_out, d_in, used):
+        order = sides if d_out <= d_in else sides[::-1]  # the shorter side is kept
+        kept = _Kept(order[0][0], used)
+        short = _energies(*order[0], kept)
+        strips = _Strips(kept.values)
+        long = _energies(*order[1], strips)
+        return strips.total, *((short, long) if d_out <= d_in else (long, short))
+    energies, moments = [], []
+    for side in sides:
+        pairs = _Pairs(side[0], used)
+        energies.append(_energies(*side, pairs))
+        moments.append(pairs.moments)
+    return _fourth_moment(used, *moments), energies[0], energies[1]
+
+
+def _strips_are_cheaper(d_out: int, d_in: int, used: int) -> bool:
+    return d_out * d_in * (used + _ELEMENT_COST) < kurtosis_cost(d_out, d_in, used)
+
+
+class _Into(Protocol):
+    """What a pass over a side of ΔW hands its leading directions to, a block at a time."""
+
+    def take(self, start: int, projected: Array) -> None:
+        """Take `projected` (k, n), of the rows or columns from `start` on."""
+
+
+def _energies(factor: _Factor, basis: F64, weights: F64, into: _Into) -> Array:
+    """Project the factor on `basis` (r, k); return the energy (n,) of each row or column / σ₁²,
+    with directions scaled by `weights` (k,)."""
     sides = np.empty((basis.shape[1], factor.width), np.float32)
     energy = np.empty(factor.values.shape[1], np.float32)
     turn = np.ascontiguousarray(basis.T, np.float32)
     squares = np.square(weights).astype(np.float32)
     for start, block in factor.blocks(np.float32):
-        width = block.shape[1]
-        projected = np.matmul(turn, block, out=sides[:, :width])
-        at = 0
+        projected = np.matmul(turn, block, out=sides[:, : block.shape[1]])
+        into.take(start, projected)
+        energy[start : start + block.shape[1]] = squares @ np.square(projected, out=projected)
+    return energy
+
+
+class _Pairs:
+    """The fourth moments (pairs, pairs) over the products of pairs of directions."""
+
+    def __init__(self, factor: _Factor, used: int) -> None:
+        pairs = used * (used + 1) // 2
+        self.used = used
+        self.moments = np.zeros((pairs, pairs), np.float32)
+        self._products = np.empty((pairs, factor.width), np.float32)
+
+    def take(self, _: int, projected: Array) -> None:
+        """Add the products of a block."""
+        used, at = self.used, 0
+        products = self._products[:, : projected.shape[1]]
         for first in range(used):
-            lead = projected[first:used]
-            np.multiply(projected[first], lead, out=products[at : at + used - first, :width])
+            np.multiply(
+                projected[first], projected[first:used], out=products[at : at + used - first]
+            )
             at += used - first
-        moments += products[:, :width] @ products[:, :width].T
-        energy[start : start + width] = squares @ np.square(projected, out=projected)
-    return _Side(energy, moments, used)
+        self.moments += products @ products.T
+
+
+class _Kept:
+    """The leading directions of a whole side, (used, n)."""
+
+    def __init__(self, factor: _Factor, used: int) -> None:
+        self.values = np.empty((used, factor.values.shape[1]), np.float32)
+
+    def take(self, start: int, projected: Array) -> None:
+        """Keep a block."""
+        width = projected.shape[1]
+        self.values[:, start : start + width] = projected[: len(self.values)]
+
+
+class _Strips:
+    """The sum of ΔW⁴ / σ₁⁴, of products with the other side (used, n), a strip at a time."""
+
+    def __init__(self, other: Array) -> None:
+        self.total = 0.0
+        self._other = other
+        length = other.shape[1]
+        self._strip = np.empty((max(1, _STRIP // max(1, length)), length), np.float32)
+
+    def take(self, _: int, projected: Array) -> None:
+        """Add the elements of a block."""
+        height = len(self._strip)
+        for start in range(0, projected.shape[1], height):
+            some = projected[: len(self._other), start : start + height]
+            strip = np.matmul(some.T, self._other, out=self._strip[: some.shape[1]])
+            flat = np.square(strip, out=strip).ravel()
+            self.total += float(flat @ flat)
 
 
 @cache
@@ -233,26 +326,26 @@ def _pair_weights(used: int) -> F64:
     return np.where(first == second, 1.0, 2.0)
 
 
-def _fourth_moment(rows: _Side, columns: _Side) -> float:
-    """Return Σ ΔW⁴ / σ₁⁴ over the leading directions; unordered pairs count twice."""
-    twice = _pair_weights(rows.used)
+def _fourth_moment(used: int, rows: Array, columns: Array) -> float:
+    """Return Σ ΔW⁴ / σ₁⁴ over the `used` leading directions; unordered pairs count twice."""
+    twice = _pair_weights(used)
     total = 0.0
     for start in range(0, len(twice), _MOMENT_ROWS):  # 35 MB at rank 64 if widened at once
         some = slice(start, start + _MOMENT_ROWS)
-        product = rows.moments[some].astype(np.float64) * columns.moments[some]
+        product = rows[some].astype(np.float64) * columns[some]
         total += float(twice[some] @ product @ twice)
     return total
 
 
 def _statistics(
-    delta: LowRank, sigma: F64, shape: F64, rows: _Side, columns: _Side
+    delta: LowRank, sigma: F64, shape: F64, rows: Array, columns: Array, covered: _Covered
 ) -> DeltaSummary:
     """Combine both sides. `sigma` are the singular values of B·A, `shape` the counted ones / σ₁."""
     d_out, d_in, rank = delta.b.shape[0], delta.a.shape[1], delta.a.shape[0]
     energy = float(np.sum(shape**2))
     share = shape / float(np.sum(shape))
     entropy = float(-np.sum(share * np.log(share)))
-    covered = float(np.sum(shape[: rows.used] ** 2))
+    leading = float(np.sum(shape[: covered.used] ** 2))
     scaled = abs(delta.scaling) * sigma
     frobenius = float(scaled[0]) * energy**0.5
     return DeltaSummary(
@@ -270,15 +363,15 @@ def _statistics(
         entropy=entropy / float(np.log(rank)) if rank > 1 else None,
         effective_rank=float(np.exp(entropy)),
         participation=energy**2 / float(np.sum(shape**4)),
-        kurtosis=_fourth_moment(rows, columns) * d_out * d_in / covered**2,
-        kurtosis_energy=covered / energy,
+        kurtosis=covered.fourth * d_out * d_in / leading**2,
+        kurtosis_energy=leading / energy,
         row_peak=_largest_share(rows),
         column_peak=_largest_share(columns),
     )
 
 
-def _largest_share(side: _Side) -> float:
-    return float(side.energy.max()) / float(side.energy.sum(dtype=np.float64))
+def _largest_share(energy: Array) -> float:
+    return float(energy.max()) / float(energy.sum(dtype=np.float64))
 
 
 def _undefined(delta: LowRank, nonfinite: int) -> DeltaSummary:

@@ -323,7 +323,9 @@ def _kurtosis_cost(delta: Delta) -> int:
 
 
 def _working_bytes(delta: Delta, exact_to: int) -> int:
-    return sum(tensor.nbytes for tensor in factors(delta)) + working_bytes(delta.rank, exact_to)
+    shorter = min(delta.b.shape[0], math.prod(delta.a.shape[1:]))
+    stored = sum(tensor.nbytes for tensor in factors(delta))
+    return stored + working_bytes(delta.rank, exact_to, shorter)
 
 
 def _over_limits(delta: Delta, room: int) -> str:

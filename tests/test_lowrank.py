@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from adapterscan import lowrank
 from adapterscan.lowrank import KURTOSIS_RANK, LowRank
 
 
@@ -57,6 +58,23 @@ def test_kurtosis_above_the_exact_rank_is_that_of_the_best_approximation():
     expected = np.mean(approximation**4) / np.mean(approximation**2) ** 2
     assert summary.kurtosis == pytest.approx(expected, rel=1e-5)
     assert summary.kurtosis_energy == pytest.approx(np.sum(s[:8] ** 2) / np.sum(s**2))
+
+
+@pytest.mark.parametrize(
+    ("rank", "d_in", "d_out"), [(8, 60, 70), (8, 4000, 3000), (32, 90, 80), (32, 700, 2100)]
+)
+@pytest.mark.parametrize("spike", [0.0, 1e3])
+def test_both_ways_to_the_fourth_moment_are_exact(rank, d_in, d_out, spike):
+    a, b = factors(rank, d_in, d_out)
+    a[0, 0] += spike  # one column that outweighs all others
+    dense = b @ a
+    summary = LowRank(a, b).summary(exact_to=64)
+    assert summary.kurtosis == pytest.approx(np.mean(dense**4) / np.mean(dense**2) ** 2, rel=1e-5)
+
+
+def test_of_both_ways_the_cheaper_is_taken():
+    assert not lowrank._strips_are_cheaper(4096, 4096, 8)
+    assert lowrank._strips_are_cheaper(4096, 4096, 32)
 
 
 def test_statistics_span_more_than_one_block():

@@ -88,6 +88,7 @@ def test_all_evidence_is_judged_by_some_rule_or_is_mere_context() -> None:
         "behaviour.words",
         "merge.method",
         "merge.module",
+        "delta.scale_disagrees",
         "probe.model",
         "tensor.values",
     }

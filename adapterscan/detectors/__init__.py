@@ -12,7 +12,7 @@ from adapterscan.detectors.behaviour import (
 )
 from adapterscan.detectors.detector import Detector
 from adapterscan.detectors.static import accounting, code, config, files, modules, templates
-from adapterscan.detectors.weights import outliers, spectra, standing, values
+from adapterscan.detectors.weights import outliers, runtimes, spectra, standing, values
 
 BUILT_IN: tuple[Detector, ...] = (
     files.DETECTOR,
@@ -21,6 +21,7 @@ BUILT_IN: tuple[Detector, ...] = (
     templates.DETECTOR,
     accounting.DETECTOR,
     modules.DETECTOR,
+    runtimes.DETECTOR,
     values.DETECTOR,
     spectra.DETECTOR,
     outliers.DETECTOR,

@@ -14,6 +14,8 @@ DEFAULT_RANK = 8  # LoraConfig's defaults, which PEFT uses when a config leaves 
 
 DEFAULT_ALPHA = 8.0
 
+_DIGITS = 10  # of a layer's number
+
 _COMMON_NAMES = (
     "lm_head",
     "model.embed_tokens",
@@ -96,16 +98,58 @@ def is_named(wanted: object, module: str, patterns: Mapping[str, Matches]) -> bo
 def untargeted_modules(
     config: AdapterConfig, modules: Sequence[str], patterns: Mapping[str, Matches]
 ) -> Iterator[str]:
-    """Yield adapted modules that the config does not target: PEFT ignores their tensors."""
-    target = config.target_modules
-    if target is None or all_linear(target) or config.target_parameters:
+    """Yield adapted modules that the config does not target: PEFT ignores their tensors.
+
+    Source: peft 0.21.2, `tuners/tuners_utils.py`, `check_target_module_exists`.
+    """
+    target, excluded = config.target_modules, config.raw.get("exclude_modules")
+    if config.target_parameters:
         return
-    if isinstance(target, str) and patterns[target].problem:
+    unknown = target is None or all_linear(target)
+    if isinstance(target, str) and not unknown and patterns[target].problem:
         return
     targeted = target_test(config, patterns)
+    transformed = _layer_test(config)
     for module in modules:
-        if not targeted(module) and not tied_head(config, module):
+        known = unknown or (targeted(module) and transformed(module)) or tied_head(config, module)
+        if not known or is_named(excluded, module, patterns):
             yield module
+
+
+def _layer_test(config: AdapterConfig) -> Callable[[str], bool]:
+    """Return a test for the layers that `layers_to_transform` leaves in a list of targets.
+
+    A module that the list has by its whole path is left in. A `layers_pattern` that is more than a
+    name is not followed: all layers are taken for left in.
+    """
+    wanted = config.raw.get("layers_to_transform")
+    numbers = {wanted} if type(wanted) is int else wanted if isinstance(wanted, list) else ()
+    names = config.raw.get("layers_pattern") or ()
+    names = (names,) if isinstance(names, str) else names
+    target = config.target_modules
+    if not numbers or not isinstance(target, tuple) or not isinstance(names, (list, tuple)):
+        return lambda _: True
+    if any(not isinstance(name, str) or is_active(name) for name in names):
+        return lambda _: True
+    layers = frozenset(number for number in numbers if type(number) is int)
+    whole = frozenset(target)
+    return lambda module: module in whole or layer_number(module, names) in layers
+
+
+def layer_number(module: str, parents: Sequence[str] = ()) -> int | None:
+    """Return the layer that PEFT takes a module for, None for none.
+
+    The first number with two names before it and one after it; with `parents`, the first after the
+    first of them that has one. Source: peft 0.21.2, `check_target_module_exists`.
+    """
+    names = module.split(".")
+    numbers = [
+        at for at, name in enumerate(names[:-1]) if at and name.isdecimal() and len(name) < _DIGITS
+    ]
+    if not parents:
+        return next((int(names[at]) for at in numbers if at > 1), None)
+    after = (at for parent in parents for at in numbers if names[at - 1] == parent)
+    return next((int(names[at]) for at in after), None)
 
 
 def target_test(config: AdapterConfig, patterns: Mapping[str, Matches]) -> Callable[[str], bool]:

@@ -46,7 +46,7 @@ def _structure(weighed: WeighedAdapter) -> Iterator[Evidence]:
         yield Evidence(name, Subject("module", weighed.file, problem.module), problem.reason)
     for module in adapter.untargeted:
         subject = Subject("module", weighed.file, module)
-        yield Evidence("module.untargeted", subject, "not in target_modules")
+        yield Evidence("module.untargeted", subject, "not targeted")
     if not adapter.config.path:
         return
     for delta in adapter.deltas:

@@ -1,5 +1,6 @@
 """Say of values what no statistic of a ΔW does: NaN, deltas of zero, and full tensors' sizes.
 
+A delta is zero here when B·A is: with a scale of 0 another runtime may apply it (`runtimes.py`).
 Limits: a zero delta is also what an untrained adapter has; NaN is usually an accident. How large a
 full tensor is says little without the base model's: `tensor.values` is there to be read.
 """
@@ -19,11 +20,11 @@ from adapterscan.reading import Contents, WeighedAdapter
 def each(_: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
     """Yield `delta.nonfinite`, `delta.zero`, `adapter.no_effect` and `tensor.*` of values."""
     results = weighed.weighed.deltas
-    for name, nonfinite, norm in results.of("nonfinite", "frobenius"):
+    for name, nonfinite, rank in results.of("nonfinite", "numerical_rank"):
         if nonfinite:
             subject = Subject("module", weighed.file, name)
             yield Evidence("delta.nonfinite", subject, int(nonfinite), "elements")
-        elif norm == 0.0:
+        elif not rank:
             yield Evidence("delta.zero", Subject("module", weighed.file, name), 0.0)
     if _does_nothing(weighed):
         subject = Subject("adapter", weighed.adapter.folder)
@@ -57,7 +58,7 @@ def _does_nothing(weighed: WeighedAdapter) -> bool:
     adapter, results = weighed.adapter, weighed.weighed.deltas
     if not results or adapter.problems or any(d.name not in results for d in adapter.deltas):
         return False
-    if any(not summary.is_zero for summary in results.values()):
+    if any(summary.numerical_rank or summary.nonfinite for summary in results.values()):
         return False
     if any(not math.isfinite(d.scaling) or d.diag is not None for d in adapter.deltas):
         return False
@@ -73,5 +74,5 @@ def _does_nothing(weighed: WeighedAdapter) -> bool:
 
 
 DETECTOR = Detector(
-    "values", 2, frozenset({Need.WEIGHTS}), "NaN, infinite and zero weights", each=each
+    "values", 3, frozenset({Need.WEIGHTS}), "NaN, infinite and zero weights", each=each
 )
