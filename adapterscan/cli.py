@@ -24,6 +24,7 @@ from adapterscan.errors import AdapterscanError, UsageError
 if TYPE_CHECKING:
     from adapterscan.calibration import Member, Reference
     from adapterscan.config import Settings
+    from adapterscan.merge.base import BaseWeights
     from adapterscan.model import Artifact, Ref, Report, Severity
     from adapterscan.probe import ProbeRequest
     from adapterscan.rules import RuleBook
@@ -144,8 +145,9 @@ def scan(
         str | None,
         typer.Option(
             metavar="BASE",
-            help="The base model, for --probe: a folder, a .gguf file, org/name@commit, or a "
-            "model that a server has: http://127.0.0.1:8000/v1#NAME.",
+            help="The base model, to compare the weights with: a folder, a .gguf file or "
+            "org/name@commit. With --probe it is run as well, or it is a model that a server has: "
+            "http://127.0.0.1:8000/v1#NAME.",
             show_default=False,
         ),
     ] = None,
@@ -231,8 +233,9 @@ def scan(
             redact=redact,
             triggers=triggers,
         )
+        weights = _base_weights(base, probing, options)
         reports, unopened = _scan_all(
-            refs, options, book, workers, settings.source, progress, probing, peers
+            refs, options, book, workers, settings.source, progress, probing, peers, weights
         )
         failures += unopened
         _write(reports, failures, format, output, threshold, color, verbose)
@@ -634,6 +637,7 @@ def _scan_all(
     progress: bool,
     probing: ProbeRequest | None = None,
     peers: Reference | None = None,
+    weights: BaseWeights | None = None,
 ) -> tuple[list[Report], list[tuple[str, AdapterscanError]]]:
     """Return the reports, and for targets that could not be opened why."""
     from adapterscan.scan import ScanOptions
@@ -653,7 +657,7 @@ def _scan_all(
         report = run(
             artifact,
             book,
-            options=ScanOptions(workers, peers),
+            options=ScanOptions(workers, peers, weights),
             probing=probing,
             config_file=config_file,
             progress=tell or (lambda _: None),
@@ -681,9 +685,9 @@ def _probing(
     What can be known before any work starts is said here: the extra, the base, the memory.
     """
     if profile is None:
-        if base is not None or served_as is not None or triggers is not None:
+        if served_as is not None or triggers is not None:
             raise UsageError(
-                "--base, --served-as and --triggers are for probes",
+                "--served-as and --triggers are for probes",
                 hint="add --probe quick, or leave them out",
             )
         return None
@@ -722,6 +726,19 @@ def _probing(
     return ProbeRequest(
         found.path, found.name, PROFILES[profile.value], runner, seconds, own, redact
     )
+
+
+def _base_weights(
+    base: str | None, probing: ProbeRequest | None, options: HubOptions
+) -> BaseWeights | None:
+    """Return the base's weights to compare with: those that are probed, where they lie here."""
+    if base is None or (probing is not None and probing.served):
+        return None
+    from adapterscan.sources.base_weights import open_base_weights, weights_of
+
+    if probing is not None and isinstance(probing.base, Path):
+        return weights_of(probing.base, probing.base_name)
+    return open_base_weights(base, options)
 
 
 class _Progress:
