@@ -151,6 +151,12 @@ def scan(
             show_default=False,
         ),
     ] = None,
+    whole_base: Annotated[
+        bool,
+        typer.Option(
+            "--whole-base", help="Read the base's weights although a profile of it was built."
+        ),
+    ] = False,
     served_as: Annotated[
         str | None,
         typer.Option(
@@ -233,7 +239,7 @@ def scan(
             redact=redact,
             triggers=triggers,
         )
-        weights = _base_weights(base, probing, options)
+        weights = _base_weights(base, probing, options, whole=whole_base)
         reports, unopened = _scan_all(
             refs, options, book, workers, settings.source, progress, probing, peers, weights
         )
@@ -425,6 +431,83 @@ def _members(refs: Iterable[Ref], options: HubOptions, workers: int) -> Iterator
             typer.echo(f"left out: {printable(ref.text)}: {error.reason}", err=True)
         if tell:
             tell.clear()
+
+
+base_app = typer.Typer(
+    help="Profiles of base models, to compare adapters with.", no_args_is_help=True,
+    rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+app.add_typer(base_app, name="base")
+
+
+@base_app.callback()
+def base_root() -> None:
+    """Profiles of base models, to compare adapters with."""
+
+
+@base_app.command("build")
+def build_base(
+    base: Annotated[
+        str,
+        typer.Argument(metavar="BASE", help="A folder, a .gguf file or org/name@commit."),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Write the profile here (FILE.profile, for --base).  [default: the cache, where "
+            "scan --base finds it]",
+        ),
+    ] = None,
+    rank: Annotated[
+        int, typer.Option(min=10, max=256, help="Leading directions kept of each weight.")
+    ] = 32,
+    endpoint: Annotated[str | None, typer.Option(help="Hub address, as for scan.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Use only the cache.")] = False,
+    max_download: Annotated[
+        str | None, typer.Option(help="Read at most this much from the hub.  [default: 200GB]")
+    ] = None,
+    cache_dir: Annotated[Path | None, typer.Option(help="Download cache, as for scan.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Measure a base once, so that comparing adapters with it reads none of its weights.
+
+    A build that was stopped goes on where it was when it is started again.
+    """
+    with _explained():
+        _limit_blas_threads()
+        from adapterscan.config import parse_size
+        from adapterscan.merge.profile import SUFFIX, about, build
+        from adapterscan.sources import HubOptions
+        from adapterscan.sources.base_weights import find_base
+        from adapterscan.text import plural, printable, size_text
+
+        if output is not None and output.suffix != SUFFIX:
+            raise UsageError(f"a profile is called FILE{SUFFIX}", hint=f"-o {output.stem}{SUFFIX}")
+        options = HubOptions(
+            endpoint=endpoint, offline=offline, cache_dir=cache_dir,
+            max_download=parse_size(max_download or "200GB"),
+        )  # fmt: skip
+        found = find_base(base, options)
+        path = output or found.profile_in(_profiles(), rank)
+        kept = found.profile(path.parent) if output is None else None
+        if kept is not None and kept.about.count >= rank:
+            _echo([f"{printable(found.name)} has a profile already, of {kept.about.count} "
+                   f"directions: {path.parent}\n"])  # fmt: skip
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tell = _Progress(found.name) if sys.stderr.isatty() and not quiet else None
+        weights = found.open()
+        what = about(weights, found.identity, found.documents, rank)
+        left = build(weights, what, path, tell or (lambda _: None))
+        if tell:
+            tell.clear()
+        before = len(what.tensors) - left
+        again = f", {before:,} of them before" if before else ""
+        size = size_text(path.stat().st_size)
+        _echo([f"{plural(len(what.tensors), 'tensor')} of {printable(found.name)} measured{again}: "
+               f"{path} ({size})\n"])  # fmt: skip
 
 
 @app.command("rules")
@@ -729,7 +812,7 @@ def _probing(
 
 
 def _base_weights(
-    base: str | None, probing: ProbeRequest | None, options: HubOptions
+    base: str | None, probing: ProbeRequest | None, options: HubOptions, *, whole: bool
 ) -> BaseWeights | None:
     """Return the base's weights to compare with: those that are probed, where they lie here."""
     if base is None or (probing is not None and probing.served):
@@ -738,7 +821,13 @@ def _base_weights(
 
     if probing is not None and isinstance(probing.base, Path):
         return weights_of(probing.base, probing.base_name)
-    return open_base_weights(base, options)
+    return open_base_weights(base, options, None if whole else _profiles())
+
+
+def _profiles() -> Path:
+    """Return the folder where profiles of bases are kept."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "adapterscan" / "bases"
 
 
 class _Progress:

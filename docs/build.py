@@ -22,7 +22,11 @@ from adapterscan.rule_pages import index_page, rule_page  # noqa: E402  after th
 from adapterscan.rules import load_rules  # noqa: E402
 from fixtures.demo import SCENES, run_scene, served  # noqa: E402
 
-COMMANDS = ((), *((name,) for name in "scan hook replay calibrate rules explain".split()))
+COMMANDS = (
+    (),
+    *((name,) for name in "scan hook replay calibrate rules explain".split()),
+    ("base", "build"),
+)
 #: Folders that hold nothing but generated pages; what is left over in them is removed.
 OWNED = ("docs/rules",)
 _RUN = re.compile(r"(<!-- run: scan (\S+) -->\n)```console\n.*?```(?=\n<!-- end -->)", re.DOTALL)

@@ -261,7 +261,7 @@ def test_an_ascii_terminal_gets_plain_symbols(run, adapters):
     ("options", "said"),
     [
         (("--probe", "quick"), "give it with --base"),
-        (("--served-as", "somewhere"), "add --probe quick"),
+        (("--base", "somewhere"), "neither an existing path"),
         (("--base", "somewhere", "--probe", "thorough"), "thorough"),
         (("--base", "x", "--probe", "quick", "--probe-budget", "soon"), "is not a time"),
         (("--served-as", "x"), "add --probe quick"),

@@ -44,15 +44,15 @@ class Intruders:
     lowest: float  # the smallest cosine with the nearest leading direction of W, in [0, 1]
 
 
-def intruders(merged: F32, base: Leading, matrix: Matrix | None) -> Intruders:
+def intruders(merged: F32, base: Leading, matrix: Matrix) -> Intruders:
     """Judge `merged` (d_out, n), orthonormal left directions, against those of the base.
 
-    Without `matrix`, and where it is too large to be held, what has no match stays undecided.
+    Where `matrix` is too large to be held, what has no match stays undecided.
     """
     cosines = np.abs(base.left.T.astype(np.float64) @ merged).max(axis=0, initial=0.0)
     strangers = np.flatnonzero(cosines < EPSILON)
     count, certain, undecided = merged.shape[1], 0, int(strangers.size)
-    if strangers.size and matrix is not None and matrix.held:
+    if strangers.size and matrix.held:
         weight, starts = matrix.whole(), merged[:, strangers]
         if min(matrix.shape) <= EXACT:
             nearest = nearest_cosines(weight, starts)

@@ -1,7 +1,8 @@
 """What one ΔW does to its W: sizes, leading directions, and what a merged file carries of it.
 
 Exactly zero for an update of zero, whatever W is. With a profile in the place of W there are sizes
-and directions, and no DoRA, no rounding and no certain intruders.
+and shares, and no DoRA, no rounding and no intruders: the directions of W_k + ΔW are not those of
+W + ΔW where ΔW writes to what W has beyond k.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Dora:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """One module. `directions` are the leading ones of W + ΔW that were looked at."""
+    """One module. `directions`: how many leading ones of W + ΔW were looked at."""
 
     frobenius: float  # ‖ΔW‖, DoRA's true one where there is a magnitude
     base_frobenius: float  # ‖W‖
@@ -104,8 +105,8 @@ def measure_by_profile(near: Leading, update: LowRank) -> Merged:
     left, right = shares(low, near)
     return Merged(
         low.frobenius, near.frobenius, float(low.sigma[0]), float(near.sigma[0]),
-        _shift(near, after), intruders(after.left, near, None), after.left.shape[1], left, right,
-        *_chance(near), len(near.sigma),
+        _shift(near, after), Intruders(0, 0, 0, 1.0), 0, left, right, *_chance(near),
+        len(near.sigma),
     )  # fmt: skip
 
 

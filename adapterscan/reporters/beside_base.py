@@ -45,7 +45,8 @@ def _lines(facts: Mapping[str, Sequence[Evidence]]) -> Iterator[tuple[str, str]]
         yield (
             "size",
             f"‖ΔW‖/‖W‖ {_number(item.value)} over {_number(d['modules'])} modules, at most "
-            f"{_number(d['max'])} ({d['worst']}); σ₁(ΔW)/σ₁(W) at most {_number(d['top_ratio'])}",
+            f"{_number(d['max'])} ({d['worst']}); σ₁(ΔW)/σ₁(W) at most {_number(d['top_ratio'])}; "
+            f"leading singular values move by at most {_share(d['shift'])}",
         )
     for item in facts.get("merge.dora", ()):
         d = item.details
@@ -57,12 +58,10 @@ def _lines(facts: Mapping[str, Sequence[Evidence]]) -> Iterator[tuple[str, str]]
         d = item.details
         where = f", most in {d['worst']}" if item.value else ""
         unknown = f", {_number(d['undecided'])} undecided" if d["undecided"] else ""
-        shift = facts["merge.relative"][0].details["shift"] if "merge.relative" in facts else None
         yield (
             "directions",
             f"{_number(item.value)} of {_number(d['directions'])} leading directions of the "
-            f"merged weights are unlike all of the base's{unknown}{where}; leading singular "
-            f"values move by at most {_share(shift)}",
+            f"merged weights are unlike all of the base's{unknown}{where}",
         )
     for item in facts.get("merge.alignment", ()):
         d = item.details

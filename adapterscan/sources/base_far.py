@@ -102,9 +102,13 @@ class FarShards(Shards):
         weakref.finalize(self, self._spool.close)
 
 
-def open_far(ref: Ref, options: HubOptions) -> tuple[FarShards, Artifact]:
-    """Return the base in a repository, and its listing at the commit. Raises SourceError."""
-    artifact = open_hub(ref, options, _planned)
+def find_far(ref: Ref, options: HubOptions) -> Artifact:
+    """Return the listing of a repository at its commit, with the configs. Raises SourceError."""
+    return open_hub(ref, options, _planned)
+
+
+def open_far(ref: Ref, options: HubOptions, artifact: Artifact) -> FarShards:
+    """Return the base in a listing. Raises SourceError or FileProblem."""
     assert artifact.commit is not None  # noqa: S101 - every artifact of a hub has one
     files = {file.path: file for file in artifact.files}
     documents = {}
@@ -129,7 +133,7 @@ def open_far(ref: Ref, options: HubOptions) -> tuple[FarShards, Artifact]:
     }
     shards = [far[path] if path in far else _near(files[path]) for path in wanted]
     name = f"{ref.location}@{artifact.commit}"
-    return FarShards(name, shards, where=where, tied=is_tied(documents.get(CONFIG))), artifact
+    return FarShards(name, shards, where=where, tied=is_tied(documents.get(CONFIG)))
 
 
 def _near(file: File) -> LocalShard:

@@ -107,7 +107,8 @@ class Totals:
         if not self.modules:
             return
         yield self._size(file)
-        yield self._intruders(file)
+        if self.directions:  # none with a profile
+            yield self._intruders(file)
         yield self._alignment(file)
         for name, carried in self.formats.items():
             yield self._rounding(file, name, carried)
