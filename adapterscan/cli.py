@@ -435,7 +435,8 @@ def _members(refs: Iterable[Ref], options: HubOptions, workers: int) -> Iterator
 
 base_app = typer.Typer(
     help="Profiles of base models, to compare adapters with.", no_args_is_help=True,
-    rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )  # fmt: skip
 app.add_typer(base_app, name="base")
 

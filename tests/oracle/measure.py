@@ -11,12 +11,12 @@ import peft
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 
+from adapterscan.factors import low_rank
 from adapterscan.model import Severity
 from adapterscan.reading import read
 from adapterscan.rules import load_rules
 from adapterscan.scan import scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
-from adapterscan.weighing import _low_rank
 from tests.oracle.bases import base
 
 REVISION = "0" * 40
@@ -186,7 +186,7 @@ def our_deltas(folder, adapter):
     storages = {(t.start, t.nbytes): data[t.start : t.end] for t in adapter.weights.tensors}
     parts = {}
     for delta in adapter.deltas:
-        parts.setdefault(delta.module, []).append(_low_rank(delta, storages).dense())
+        parts.setdefault(delta.module, []).append(low_rank(delta, storages).dense())
     return {name: np.stack(found) if len(found) > 1 else found[0] for name, found in parts.items()}
 
 
