@@ -24,7 +24,7 @@ from adapterscan.errors import AdapterscanError, UsageError
 if TYPE_CHECKING:
     from adapterscan.calibration import Member, Reference
     from adapterscan.config import Settings
-    from adapterscan.merge.base import BaseWeights
+    from adapterscan.onbase.base import BaseWeights
     from adapterscan.model import Artifact, Ref, Report, Severity
     from adapterscan.probe import ProbeRequest
     from adapterscan.rules import RuleBook
@@ -479,7 +479,7 @@ def build_base(
     with _explained():
         _limit_blas_threads()
         from adapterscan.config import parse_size
-        from adapterscan.merge.profile import SUFFIX, about, build
+        from adapterscan.onbase.profile import SUFFIX, about, build
         from adapterscan.sources import HubOptions
         from adapterscan.sources.base_weights import find_base
         from adapterscan.text import plural, printable, size_text

@@ -28,7 +28,7 @@ from adapterscan.formats.reader import SourceFile
 from adapterscan.formats.safetensors import read_safetensors
 from adapterscan.formats.sniff import COULD_HIDE_PICKLES, parse_lfs_pointer, sniff
 from adapterscan.formats.tensors import WeightFile
-from adapterscan.merge.base import BaseWeights
+from adapterscan.onbase.base import BaseWeights
 from adapterscan.model import (
     Artifact,
     Evidence,

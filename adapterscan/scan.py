@@ -30,7 +30,7 @@ from adapterscan.text import plural
 
 if TYPE_CHECKING:
     from adapterscan.formats.peft import Adapter
-    from adapterscan.merge.base import BaseWeights
+    from adapterscan.onbase.base import BaseWeights
     from adapterscan.probe import ProbeRequest
 
 DIGEST = 16  # characters of a reference's, in a report

@@ -85,12 +85,12 @@ def test_all_evidence_is_judged_by_some_rule_or_is_mere_context() -> None:
     assert LISTED - {rule.evidence for rule in RULES} == {
         "adapter.statistic",
         "behaviour.words",
-        "merge.alignment",
-        "merge.dora",
-        "merge.intruders",
-        "merge.module",
-        "merge.relative",
-        "merge.rounding",
+        "base.alignment",
+        "base.dora",
+        "base.intruders",
+        "base.module",
+        "base.relative",
+        "base.rounding",
         "probe.model",
         "tensor.values",
     }

@@ -10,7 +10,7 @@ from adapterscan.detectors.behaviour import (
     triggers,
 )
 from adapterscan.detectors.detector import Detector
-from adapterscan.detectors.merge import deltas as merge
+from adapterscan.detectors.onbase import deltas as onbase
 from adapterscan.detectors.static import accounting, code, config, files, modules
 from adapterscan.detectors.weights import outliers, spectra, standing, values
 
@@ -24,7 +24,7 @@ BUILT_IN: tuple[Detector, ...] = (
     spectra.DETECTOR,
     outliers.DETECTOR,
     standing.DETECTOR,
-    merge.DETECTOR,
+    onbase.DETECTOR,
     refusals.DETECTOR,
     manner.DETECTOR,
     lexical.DETECTOR,

@@ -13,7 +13,7 @@ from adapterscan.reporters.layout import Page
 from adapterscan.text import printable
 
 _SHOWN = frozenset(
-    {"merge.relative", "merge.intruders", "merge.alignment", "merge.rounding", "merge.dora"}
+    {"base.relative", "base.intruders", "base.alignment", "base.rounding", "base.dora"}
 )
 _MOSTLY_ROUNDING = 1.0  # ‖E − ΔW‖ above ‖ΔW‖
 _ADAPTERS = 3  # of one target that are shown
@@ -40,7 +40,7 @@ def beside_base(report: Report, page: Page) -> Iterator[str]:
 
 
 def _lines(facts: Mapping[str, Sequence[Evidence]]) -> Iterator[tuple[str, str]]:
-    for item in facts.get("merge.relative", ()):
+    for item in facts.get("base.relative", ()):
         d = item.details
         yield (
             "size",
@@ -48,13 +48,13 @@ def _lines(facts: Mapping[str, Sequence[Evidence]]) -> Iterator[tuple[str, str]]
             f"{_number(d['max'])} ({d['worst']}); σ₁(ΔW)/σ₁(W) at most {_number(d['top_ratio'])}; "
             f"leading singular values move by at most {_share(d['shift'])}",
         )
-    for item in facts.get("merge.dora", ()):
+    for item in facts.get("base.dora", ()):
         d = item.details
         yield (
             "DoRA",
             f"the true ‖ΔW‖ is {_number(item.value)}, of B·A alone {_number(d['factors'])}",
         )
-    for item in facts.get("merge.intruders", ()):
+    for item in facts.get("base.intruders", ()):
         d = item.details
         where = f", most in {d['worst']}" if item.value else ""
         unknown = f", {_number(d['undecided'])} undecided" if d["undecided"] else ""
@@ -63,7 +63,7 @@ def _lines(facts: Mapping[str, Sequence[Evidence]]) -> Iterator[tuple[str, str]]
             f"{_number(item.value)} of {_number(d['directions'])} leading directions of the "
             f"merged weights are unlike all of the base's{unknown}{where}",
         )
-    for item in facts.get("merge.alignment", ()):
+    for item in facts.get("base.alignment", ()):
         d = item.details
         yield (
             "within the base",
@@ -71,7 +71,7 @@ def _lines(facts: Mapping[str, Sequence[Evidence]]) -> Iterator[tuple[str, str]]
             f"(by chance {_share(d['chance'])}), {_share(d['right'])} reads from them "
             f"({_share(d['right_chance'])})",
         )
-    rounding = facts.get("merge.rounding", ())
+    rounding = facts.get("base.rounding", ())
     if rounding:
         told = ", ".join(f"{i.details['format']} {_share(i.value)}" for i in rounding)
         drowned = [

@@ -20,8 +20,8 @@ import numpy.typing as npt
 from adapterscan.errors import Malformed, Unsupported, UsageError
 from adapterscan.formats.gguf import GgufHeader, GgufTensor, read_gguf
 from adapterscan.formats.tensors import numpy_dtype
-from adapterscan.merge.base import BaseTensor
-from adapterscan.merge.spectrum import Leading
+from adapterscan.onbase.base import BaseTensor
+from adapterscan.onbase.spectrum import Leading
 from adapterscan.model import Skipped
 from adapterscan.sources.base_shards import LocalShard
 from adapterscan.text import printable

@@ -26,8 +26,8 @@ from adapterscan.formats import strict_json
 from adapterscan.formats.reader import SourceFile
 from adapterscan.formats.safetensors import Readable, read_safetensors
 from adapterscan.formats.tensors import TensorInfo, as_array, numpy_dtype
-from adapterscan.merge.base import BaseTensor
-from adapterscan.merge.spectrum import Leading
+from adapterscan.onbase.base import BaseTensor
+from adapterscan.onbase.spectrum import Leading
 from adapterscan.model import Skipped
 from adapterscan.text import printable, size_text
 

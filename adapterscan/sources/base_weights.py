@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapterscan.errors import FileProblem, UsageError
-from adapterscan.merge.base import BaseWeights
-from adapterscan.merge.profile import SUFFIX, Profile
+from adapterscan.onbase.base import BaseWeights
+from adapterscan.onbase.profile import SUFFIX, Profile
 from adapterscan.model import FileKind, SourceKind
 from adapterscan.sources.base import local_base
 from adapterscan.sources.base_shards import open_shards

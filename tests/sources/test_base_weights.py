@@ -20,7 +20,7 @@ from adapterscan.errors import (
     Unsupported,
     UsageError,
 )
-from adapterscan.merge.base import Names
+from adapterscan.onbase.base import Names
 from adapterscan.sources import HubOptions
 from adapterscan.sources.base_gguf import GgufBase
 from adapterscan.sources.base_shards import open_shards

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from adapterscan.detectors.detector import Detector
-from adapterscan.detectors.merge.overwrites import Comparison, compared, moved
+from adapterscan.detectors.onbase.overwrites import Comparison, compared, moved
 from adapterscan.errors import AdapterscanError
 from adapterscan.formats.accounting import Accounted, Role
 from adapterscan.formats.peft_types import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from adapterscan.lowrank import Array, LowRank
-from adapterscan.merge.matrix import F32, Matrix
+from adapterscan.onbase.matrix import F32, Matrix
 
 
 def scales(matrix: Matrix, update: LowRank, magnitude: Array) -> F32:

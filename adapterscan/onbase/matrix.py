@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adapterscan.errors import Unsupported
-from adapterscan.merge.base import BaseTensor, BaseWeights
+from adapterscan.onbase.base import BaseTensor, BaseWeights
 from adapterscan.text import size_text
 
 F32 = npt.NDArray[np.float32]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from adapterscan.lowrank import LowRank
-from adapterscan.merge.matrix import F32, Matrix
+from adapterscan.onbase.matrix import F32, Matrix
 
 GROUP = 32
 _BLOCK = 1 << 18  # elements: what one block's arrays take stays in a core's cache

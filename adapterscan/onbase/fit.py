@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from adapterscan.factors import shape_of
 from adapterscan.formats.deltas import Delta
 from adapterscan.lowrank import LowRank
-from adapterscan.merge.base import BaseTensor
+from adapterscan.onbase.base import BaseTensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,13 @@ import pytest
 
 from adapterscan.errors import Unsupported
 from adapterscan.lowrank import LowRank
-from adapterscan.merge.base import BaseTensor
-from adapterscan.merge.dora import scales
-from adapterscan.merge.intruders import EPSILON, intruders, largest_mass, nearest_cosines
-from adapterscan.merge.matrix import Matrix
-from adapterscan.merge.measure import measure, measure_by_profile
-from adapterscan.merge.rounding import FORMATS, GROUP, carried
-from adapterscan.merge.spectrum import (
+from adapterscan.onbase.base import BaseTensor
+from adapterscan.onbase.dora import scales
+from adapterscan.onbase.intruders import EPSILON, intruders, largest_mass, nearest_cosines
+from adapterscan.onbase.matrix import Matrix
+from adapterscan.onbase.measure import measure, measure_by_profile
+from adapterscan.onbase.rounding import FORMATS, GROUP, carried
+from adapterscan.onbase.spectrum import (
     Operator,
     combined,
     factored,

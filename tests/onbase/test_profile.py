@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adapterscan.errors import AdapterscanError, Malformed, Unreadable, Unsupported
-from adapterscan.merge.profile import Profile, about, build
+from adapterscan.onbase.profile import Profile, about, build
 from adapterscan.sources.base_shards import open_shards
 from fixtures import bases
 from fixtures.folder import config, honest, save

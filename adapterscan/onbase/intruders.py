@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from adapterscan.merge.matrix import F32, Matrix
-from adapterscan.merge.spectrum import Leading
+from adapterscan.onbase.matrix import F32, Matrix
+from adapterscan.onbase.spectrum import Leading
 
 F64 = npt.NDArray[np.float64]
 

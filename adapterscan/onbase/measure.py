@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from adapterscan.lowrank import Array, LowRank
-from adapterscan.merge import dora
-from adapterscan.merge.intruders import DIRECTIONS, Intruders, intruders
-from adapterscan.merge.matrix import Matrix
-from adapterscan.merge.rounding import Carried, carried
-from adapterscan.merge.spectrum import (
+from adapterscan.onbase import dora
+from adapterscan.onbase.intruders import DIRECTIONS, Intruders, intruders
+from adapterscan.onbase.matrix import Matrix
+from adapterscan.onbase.rounding import Carried, carried
+from adapterscan.onbase.spectrum import (
     Leading,
     Operator,
     combined,

@@ -55,7 +55,7 @@ def test_sizes_are_those_of_what_peft_merges(variant, tmp_path):
     found = {
         item.subject.name: item.value * item.details["base_frobenius"]
         for item in report.evidence
-        if item.name == "merge.module"
+        if item.name == "base.module"
     }
     assert found == pytest.approx({k: np.linalg.norm(v) for k, v in merged.items()}, rel=1e-4)
     assert not any(item.name == "base.shape_mismatch" for item in report.evidence)

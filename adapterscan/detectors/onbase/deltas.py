@@ -1,6 +1,6 @@
 """Measure every ΔW against the weight of the base that it is added to.
 
-Sources: `merge/`; definitions and what a high value means in docs/merge.md.
+Sources: `merge/`; definitions and what a high value means in docs/base.md.
 Limits: descriptive. Honest adapters have intruder dimensions and updates of any size, and what is
 lost in rounding is lost for all; no statistic here tells a backdoor from an ordinary adapter. What
 it can tell for certain is that shapes do not fit the base that was named.
@@ -14,14 +14,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from adapterscan.detectors.detector import Detector
-from adapterscan.detectors.merge.totals import Totals, module_evidence
+from adapterscan.detectors.onbase.totals import Totals, module_evidence
 from adapterscan.errors import Unsupported
 from adapterscan.factors import Factors
 from adapterscan.formats.deltas import Delta
-from adapterscan.merge.base import BaseWeights, Names
-from adapterscan.merge.fit import Fit, Mismatch, fit
-from adapterscan.merge.matrix import Matrix
-from adapterscan.merge.measure import Merged, measure, measure_by_profile
+from adapterscan.onbase.base import BaseWeights, Names
+from adapterscan.onbase.fit import Fit, Mismatch, fit
+from adapterscan.onbase.matrix import Matrix
+from adapterscan.onbase.measure import Merged, measure, measure_by_profile
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.reading import Contents, WeighedAdapter
 from adapterscan.text import plural, printable
@@ -33,7 +33,7 @@ _KINDS = {
 
 
 def each(contents: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
-    """Yield `merge.module` for each module, `base.shape_mismatch`, and what all come to.
+    """Yield `base.module` for each module, `base.shape_mismatch`, and what all come to.
 
     Raises Unsupported at the end for what could not be compared.
     """

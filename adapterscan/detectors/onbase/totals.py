@@ -9,15 +9,15 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from adapterscan.merge.intruders import EPSILON
-from adapterscan.merge.measure import Merged
-from adapterscan.merge.rounding import Carried
+from adapterscan.onbase.intruders import EPSILON
+from adapterscan.onbase.measure import Merged
+from adapterscan.onbase.rounding import Carried
 from adapterscan.model import Evidence, Scalar, Subject
 from adapterscan.text import printable
 
 
 def module_evidence(file: str, module: str, tensor: str, found: Merged) -> Evidence:
-    """Return `merge.module`: all that was measured of one module."""
+    """Return `base.module`: all that was measured of one module."""
     details: dict[str, Scalar] = {
         "base_tensor": printable(tensor),
         "base_frobenius": found.base_frobenius,
@@ -37,7 +37,7 @@ def module_evidence(file: str, module: str, tensor: str, found: Merged) -> Evide
         details[f"cosine_{name}"] = carried.cosine
     if found.dora is not None:
         details["factors_frobenius"] = found.dora.factors
-    return Evidence("merge.module", Subject("module", file, module), found.relative, "", details)
+    return Evidence("base.module", Subject("module", file, module), found.relative, "", details)
 
 
 @dataclass(slots=True)
@@ -119,13 +119,13 @@ class Totals:
                 **self._worst("dora"),
             }
             yield Evidence(
-                "merge.dora", Subject("adapter", file), math.sqrt(self.true_squares), "", details
+                "base.dora", Subject("adapter", file), math.sqrt(self.true_squares), "", details
             )
 
     def _size(self, file: str) -> Evidence:
         size = math.sqrt(self.squares / self.base_squares) if self.base_squares else 0.0
         return Evidence(
-            "merge.relative",
+            "base.relative",
             Subject("adapter", file),
             size,
             "‖ΔW‖/‖W‖",
@@ -141,7 +141,7 @@ class Totals:
 
     def _intruders(self, file: str) -> Evidence:
         return Evidence(
-            "merge.intruders",
+            "base.intruders",
             Subject("adapter", file),
             self.intruders,
             "directions",
@@ -157,7 +157,7 @@ class Totals:
     def _alignment(self, file: str) -> Evidence:
         size = self.low_squares or 1.0
         return Evidence(
-            "merge.alignment",
+            "base.alignment",
             Subject("adapter", file),
             self.left / size,
             "share of ‖ΔW‖²",
@@ -170,7 +170,7 @@ class Totals:
 
     def _rounding(self, file: str, name: str, carried: Carried) -> Evidence:
         return Evidence(
-            "merge.rounding",
+            "base.rounding",
             Subject("adapter", file, name),
             carried.error,
             "‖E − ΔW‖/‖ΔW‖",

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adapterscan.lowrank import LowRank
-from adapterscan.merge.matrix import F32, Matrix
+from adapterscan.onbase.matrix import F32, Matrix
 
 F64 = npt.NDArray[np.float64]
 

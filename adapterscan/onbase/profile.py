@@ -24,9 +24,9 @@ from adapterscan.errors import FileProblem, Malformed, Unsupported
 from adapterscan.formats.reader import SourceFile
 from adapterscan.formats.safetensors import HEADER_LIMIT, read_safetensors
 from adapterscan.formats.tensors import as_array
-from adapterscan.merge.base import BaseTensor, BaseWeights
-from adapterscan.merge.matrix import Matrix
-from adapterscan.merge.spectrum import KEPT, PASSES, SEED, Leading, frobenius, leading
+from adapterscan.onbase.base import BaseTensor, BaseWeights
+from adapterscan.onbase.matrix import Matrix
+from adapterscan.onbase.spectrum import KEPT, PASSES, SEED, Leading, frobenius, leading
 from adapterscan.model import Skipped
 from adapterscan.text import printable
 

@@ -71,10 +71,10 @@ def with_tensors(folder: Path, tensors, **settings) -> Path:
 
 def test_an_honest_adapter_is_measured_and_nothing_is_found(scanned, adapters):
     report = scanned(adapters / "benign-qv")
-    assert len(facts(report, "merge.module")) == report.adapters[0].modules == 8
-    assert 0 < fact(report, "merge.relative").value < 0.1
-    assert fact(report, "merge.intruders").value == 0
-    assert {item.details["format"] for item in facts(report, "merge.rounding")} == {
+    assert len(facts(report, "base.module")) == report.adapters[0].modules == 8
+    assert 0 < fact(report, "base.relative").value < 0.1
+    assert fact(report, "base.intruders").value == 0
+    assert {item.details["format"] for item in facts(report, "base.rounding")} == {
         "bf16", "fp16", "int8", "int4",
     }  # fmt: skip
     assert all(severity <= Severity.INFO for severity in severities(report).values())
@@ -86,7 +86,7 @@ def test_an_honest_adapter_is_measured_and_nothing_is_found(scanned, adapters):
 
 def test_values_are_those_of_the_dense_matrices(scanned, adapters, state):
     report = scanned(adapters / "benign-qv")
-    found = next(i for i in facts(report, "merge.module") if i.subject.name == MODULE)
+    found = next(i for i in facts(report, "base.module") if i.subject.name == MODULE)
     tensors = honest()
     a, b = (tensors[f"{PREFIX}{MODULE}.lora_{x}.weight"] for x in "AB")
     weight = state[f"{MODULE}.weight"]
@@ -97,10 +97,10 @@ def test_values_are_those_of_the_dense_matrices(scanned, adapters, state):
 
 def test_an_adapter_that_does_nothing_measures_exactly_zero(scanned, adapters):
     report = scanned(adapters / "zero-b")
-    assert {item.value for item in facts(report, "merge.module")} == {0.0}
-    assert fact(report, "merge.relative").value == 0.0
-    assert fact(report, "merge.intruders").value == 0
-    assert fact(report, "merge.alignment").value == 0.0
+    assert {item.value for item in facts(report, "base.module")} == {0.0}
+    assert fact(report, "base.relative").value == 0.0
+    assert fact(report, "base.intruders").value == 0
+    assert fact(report, "base.alignment").value == 0.0
 
 
 def test_a_planted_direction_is_an_intruder_and_its_honest_twin_has_none(scanned, tmp_path):
@@ -109,10 +109,10 @@ def test_a_planted_direction_is_an_intruder_and_its_honest_twin_has_none(scanned
     loud = with_tensors(
         tmp_path / "loud", {keys[0]: encode(a * 50, "F32"), keys[1]: encode(b, "F32")}
     )
-    found = fact(scanned(loud), "merge.intruders")
+    found = fact(scanned(loud), "base.intruders")
     assert found.value >= 1
     assert found.details["worst"] == MODULE
-    assert fact(scanned(with_tensors(tmp_path / "twin", {})), "merge.intruders").value == 0
+    assert fact(scanned(with_tensors(tmp_path / "twin", {})), "base.intruders").value == 0
 
 
 @pytest.mark.parametrize("name", ["overwrite-layernorm", "overwrite-no-prefix"])
@@ -189,7 +189,7 @@ def test_an_adapted_embedding_lies_on_the_rows_of_the_base(scanned, tmp_path, st
          f"{PREFIX}model.embed_tokens.lora_embedding_B": encode(b, "F32")},
         target_modules=["q_proj", "v_proj", "embed_tokens"],
     )  # fmt: skip
-    found = {i.subject.name: i for i in facts(scanned(folder), "merge.module")}
+    found = {i.subject.name: i for i in facts(scanned(folder), "base.module")}
     size = np.linalg.norm(2.0 * b @ a) / np.linalg.norm(state["model.embed_tokens.weight"])
     assert found["model.embed_tokens"].value == pytest.approx(size, rel=0.01)
 
@@ -200,7 +200,7 @@ def test_an_adapter_of_another_base_does_not_fit(scanned, adapters, tmp_path):
     report = scanned(adapters / "benign-qv", wrong)
     assert severities(report)["base-shape-mismatch"] is Severity.MEDIUM
     assert len(facts(report, "base.shape_mismatch")) == 8
-    assert not facts(report, "merge.relative")
+    assert not facts(report, "base.relative")
     assert exit_code([report], Severity.HIGH) == 3
 
 
@@ -211,7 +211,7 @@ def test_one_module_of_another_shape_is_named_and_the_others_are_compared(scanne
     found = fact(report, "base.shape_mismatch")
     assert (found.subject.name, found.value) == (MODULE, "48×64")
     assert found.details["base_shape"] == "64×64"
-    assert fact(report, "merge.relative").details["modules"] == 7
+    assert fact(report, "base.relative").details["modules"] == 7
 
 
 def test_a_resized_vocabulary_is_not_called_another_base(scanned, tmp_path):
@@ -233,7 +233,7 @@ def test_layers_that_the_base_does_not_have_make_the_scan_incomplete(scanned, ad
     (skipped,) = failed(report)
     assert "40 of 48 updates were not compared" in skipped.reason
     assert "has no weight in the base by that name" in skipped.reason
-    assert fact(report, "merge.relative").details["modules"] == 8
+    assert fact(report, "base.relative").details["modules"] == 8
 
 
 def test_dora_gets_its_true_delta(scanned, tmp_path, state):
@@ -247,9 +247,9 @@ def test_dora_gets_its_true_delta(scanned, tmp_path, state):
     folder = tmp_path / "dora"
     save(folder, config(use_dora=True), encode_all({**tensors, **magnitudes}, "F32"))
     report = scanned(folder)
-    found = fact(report, "merge.dora")
+    found = fact(report, "base.dora")
     assert found.details["modules"] == 8
-    assert fact(report, "merge.relative").value == pytest.approx(1.0, abs=0.02)  # twice the base
+    assert fact(report, "base.relative").value == pytest.approx(1.0, abs=0.02)  # twice the base
     assert found.value > 100 * found.details["factors"]
     assert not [s for s in report.coverage.skipped if "DoRA" in s.reason]
 
@@ -265,7 +265,7 @@ def test_a_square_weight_is_transposed_where_the_config_says_so(base, book, tmp_
     def sizes(folder, base):
         artifact = open_artifact(parse_ref(str(folder)), HubOptions())
         report = scan(artifact, book, options=ScanOptions(base=base))
-        return [(i.value, i.details["left"]) for i in facts(report, "merge.module")]
+        return [(i.value, i.details["left"]) for i in facts(report, "base.module")]
 
     plain = sizes(Path(__file__).parents[2] / "fixtures/adapters/benign-qv", base)
     assert np.array(sizes(folder, other)) == pytest.approx(np.array(plain), rel=1e-3)
@@ -286,4 +286,4 @@ def test_without_a_base_the_report_says_that_nothing_was_compared(book, adapters
     report = scan(open_artifact(parse_ref(str(adapters / "benign-qv")), HubOptions()), book)
     assert "base model" in {item.what for item in report.coverage.skipped}
     assert not any("against the base" in text for text in report.coverage.inspected)
-    assert not facts(report, "merge.relative")
+    assert not facts(report, "base.relative")

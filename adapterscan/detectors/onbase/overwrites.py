@@ -16,7 +16,7 @@ import numpy as np
 from adapterscan.errors import Unsupported
 from adapterscan.factors import Factors
 from adapterscan.formats.accounting import Accounted, Role
-from adapterscan.merge.base import BaseTensor, BaseWeights, Names
+from adapterscan.onbase.base import BaseTensor, BaseWeights, Names
 from adapterscan.model import Evidence, Scalar, Subject
 from adapterscan.reading import Contents, WeighedAdapter
 from adapterscan.text import printable

@@ -18,7 +18,7 @@ from adapterscan.formats.peft_types import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS
 from adapterscan.model import Skipped
 
 if TYPE_CHECKING:
-    from adapterscan.merge.spectrum import Leading
+    from adapterscan.onbase.spectrum import Leading
 
 _SUFFIXES = (
     8  # segments of a name by which it is looked up: "model.layers.0.self_attn.q_proj.weight"
