@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from adapterscan.config import Settings
     from adapterscan.merge import MergeRequest
     from adapterscan.model import Artifact, Ref, Report, Severity, Skipped
+    from adapterscan.onbase.base import BaseWeights
     from adapterscan.probe import ProbeRequest
     from adapterscan.rules import RuleBook
     from adapterscan.side_by_side import Part
@@ -146,11 +147,18 @@ def scan(
         str | None,
         typer.Option(
             metavar="BASE",
-            help="The base model, for --probe: a folder, a .gguf file, org/name@commit, or a "
-            "model that a server has: http://127.0.0.1:8000/v1#NAME.",
+            help="The base model, to compare the weights with: a folder, a .gguf file or "
+            "org/name@commit. With --probe it is run as well, or it is a model that a server has: "
+            "http://127.0.0.1:8000/v1#NAME.",
             show_default=False,
         ),
     ] = None,
+    whole_base: Annotated[
+        bool,
+        typer.Option(
+            "--whole-base", help="Read the base's weights although a profile of it was built."
+        ),
+    ] = False,
     served_as: Annotated[
         str | None,
         typer.Option(
@@ -233,8 +241,9 @@ def scan(
             redact=redact,
             triggers=triggers,
         )
+        weights = _base_weights(base, probing, options, whole=whole_base)
         reports, unopened = _scan_all(
-            refs, options, book, workers, settings.source, progress, probing, peers
+            refs, options, book, workers, settings.source, progress, probing, peers, weights
         )
         failures += unopened
         _write(reports, failures, format, output, threshold, color, verbose)
@@ -745,6 +754,84 @@ def _members(refs: Iterable[Ref], options: HubOptions, workers: int) -> Iterator
             tell.clear()
 
 
+base_app = typer.Typer(
+    help="Profiles of base models, to compare adapters with.", no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)  # fmt: skip
+app.add_typer(base_app, name="base")
+
+
+@base_app.callback()
+def base_root() -> None:
+    """Profiles of base models, to compare adapters with."""
+
+
+@base_app.command("build")
+def build_base(
+    base: Annotated[
+        str,
+        typer.Argument(metavar="BASE", help="A folder, a .gguf file or org/name@commit."),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Write the profile here (FILE.profile, for --base).  [default: the cache, where "
+            "scan --base finds it]",
+        ),
+    ] = None,
+    rank: Annotated[
+        int, typer.Option(min=10, max=256, help="Leading directions kept of each weight.")
+    ] = 32,
+    endpoint: Annotated[str | None, typer.Option(help="Hub address, as for scan.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Use only the cache.")] = False,
+    max_download: Annotated[
+        str | None, typer.Option(help="Read at most this much from the hub.  [default: 200GB]")
+    ] = None,
+    cache_dir: Annotated[Path | None, typer.Option(help="Download cache, as for scan.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Measure a base once, so that comparing adapters with it reads none of its weights.
+
+    A build that was stopped goes on where it was when it is started again.
+    """
+    with _explained():
+        _limit_blas_threads()
+        from adapterscan.config import parse_size
+        from adapterscan.onbase.profile import SUFFIX, about, build
+        from adapterscan.sources import HubOptions
+        from adapterscan.sources.base_weights import find_base
+        from adapterscan.text import plural, printable, size_text
+
+        if output is not None and output.suffix != SUFFIX:
+            raise UsageError(f"a profile is called FILE{SUFFIX}", hint=f"-o {output.stem}{SUFFIX}")
+        options = HubOptions(
+            endpoint=endpoint, offline=offline, cache_dir=cache_dir,
+            max_download=parse_size(max_download or "200GB"),
+        )  # fmt: skip
+        found = find_base(base, options)
+        path = output or found.profile_in(_profiles(), rank)
+        kept = found.profile(path.parent) if output is None else None
+        if kept is not None and kept.about.count >= rank:
+            _echo([f"{printable(found.name)} has a profile already, of {kept.about.count} "
+                   f"directions: {path.parent}\n"])  # fmt: skip
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tell = _Progress(found.name) if sys.stderr.isatty() and not quiet else None
+        weights = found.open()
+        what = about(weights, found.identity, found.documents, rank)
+        left = build(weights, what, path, tell or (lambda _: None))
+        if tell:
+            tell.clear()
+        before = len(what.tensors) - left
+        again = f", {before:,} of them before" if before else ""
+        size = size_text(path.stat().st_size)
+        _echo([f"{plural(len(what.tensors), 'tensor')} of {printable(found.name)} measured{again}: "
+               f"{path} ({size})\n"])  # fmt: skip
+
+
 @app.command("rules")
 def list_rules(
     rules: Annotated[
@@ -955,6 +1042,7 @@ def _scan_all(
     progress: bool,
     probing: ProbeRequest | None = None,
     peers: Reference | None = None,
+    weights: BaseWeights | None = None,
 ) -> tuple[list[Report], list[tuple[str, AdapterscanError]]]:
     """Return the reports, and for targets that could not be opened why."""
     from adapterscan.scan import ScanOptions
@@ -974,7 +1062,7 @@ def _scan_all(
         report = run(
             artifact,
             book,
-            options=ScanOptions(workers, peers),
+            options=ScanOptions(workers, peers, weights),
             probing=probing,
             config_file=config_file,
             progress=tell or (lambda _: None),
@@ -1002,9 +1090,9 @@ def _probing(
     What can be known before any work starts is said here: the extra, the base, the memory.
     """
     if profile is None:
-        if base is not None or served_as is not None or triggers is not None:
+        if served_as is not None or triggers is not None:
             raise UsageError(
-                "--base, --served-as and --triggers are for probes",
+                "--served-as and --triggers are for probes",
                 hint="add --probe quick, or leave them out",
             )
         return None
@@ -1043,6 +1131,25 @@ def _probing(
     return ProbeRequest(
         found.path, found.name, PROFILES[profile.value], runner, seconds, own, redact
     )
+
+
+def _base_weights(
+    base: str | None, probing: ProbeRequest | None, options: HubOptions, *, whole: bool
+) -> BaseWeights | None:
+    """Return the base's weights to compare with: those that are probed, where they lie here."""
+    if base is None or (probing is not None and probing.served):
+        return None
+    from adapterscan.sources.base_weights import open_base_weights, weights_of
+
+    if probing is not None and isinstance(probing.base, Path):
+        return weights_of(probing.base, probing.base_name)
+    return open_base_weights(base, options, None if whole else _profiles())
+
+
+def _profiles() -> Path:
+    """Return the folder where profiles of bases are kept."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "adapterscan" / "bases"
 
 
 class _Progress:

@@ -9,17 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from adapterscan.errors import ChangedWhileReading, LimitExceeded, Unsupported
 from adapterscan.formats.deltas import Delta
 from adapterscan.formats.reader import SourceFile
-from adapterscan.formats.tensors import FLOAT_DTYPES, as_array, numpy_dtype
+from adapterscan.formats.tensors import FLOAT_DTYPES, TensorInfo, as_array, numpy_dtype
 from adapterscan.lowrank import LowRank
 from adapterscan.model import File
-from adapterscan.text import size_text
+from adapterscan.text import printable, size_text
 from adapterscan.weigh_plan import Range, factors, range_of
 
 FACTOR_LIMIT = 64 << 20  # bytes of one factor as stored
@@ -75,6 +76,34 @@ class Factors:
             raise wrong(self._file.path, f"{delta.name} {reason}", hint="ask its author")
         ranges = {range_of(tensor) for tensor in factors(delta)}
         return low_rank(delta, {found: self._source.read(*found) for found in ranges})
+
+    def values(self, tensor: TensorInfo) -> npt.NDArray[Any]:
+        """Return another tensor of the file whole, in its own dtype.
+
+        Raises LimitExceeded for a large one, ValueError for one that holds no plain numbers.
+        """
+        if tensor.nbytes > FACTOR_LIMIT:
+            raise LimitExceeded(
+                self._file.path, f"{printable(tensor.name, 80)} takes {size_text(tensor.nbytes)}, "
+                f"over the limit of {size_text(FACTOR_LIMIT)}", hint="ask its author",
+            )  # fmt: skip
+        return as_array(tensor, self._source.glance(*range_of(tensor)))
+
+    def rows(self, tensor: TensorInfo, start: int, stop: int) -> npt.NDArray[Any]:
+        """Return the rows [start, stop) of a tensor in its own dtype; a view comes whole first.
+
+        Raises LimitExceeded for a large view, ValueError for what holds no plain numbers.
+        """
+        if tensor.strides is not None or tensor.offset or not tensor.shape:
+            return self.values(tensor).reshape(max(1, tensor.shape[0] if tensor.shape else 1), -1)[
+                start:stop
+            ]
+        dtype = numpy_dtype(tensor.dtype)
+        if dtype is None:
+            raise ValueError(f"dtype {tensor.dtype} has no element view")
+        each = tensor.nbytes // max(1, tensor.shape[0])
+        data = self._source.glance(tensor.start + start * each, (stop - start) * each)
+        return np.frombuffer(data, dtype).reshape(stop - start, -1)
 
 
 def why_not(delta: Delta) -> str:

@@ -49,6 +49,11 @@ class ProbeRequest:
     own: tuple[Candidate, ...] = ()  # wordings that the user wants tried
     redacted: bool = False  # leave what only the adapter says out of the report
 
+    @property
+    def served(self) -> bool:
+        """Return whether a server answers, of which no weights can be seen."""
+        return isinstance(self.base, Served)
+
 
 @contextmanager
 def questioned(

@@ -37,6 +37,7 @@ from adapterscan.model import (
     Skipped,
     Subject,
 )
+from adapterscan.onbase.base import BaseWeights
 from adapterscan.summaries import NONE, Summaries
 from adapterscan.text import plural, printable, size_text
 from adapterscan.weighing import Weighed, hash_only, weigh
@@ -89,10 +90,15 @@ class Outline:
 
 @dataclass(slots=True)
 class Contents:
-    """Everything that was read from one artifact. Filled by `read`, then only looked at."""
+    """Everything that was read from one artifact. Filled by `read`, then only looked at.
+
+    `tell` is told what is being done where that takes long.
+    """
 
     artifact: Artifact
     peers: Reference = field(default_factory=Reference)  # other adapters, to compare with
+    base: BaseWeights | None = None  # the base model, to compare with
+    tell: Callable[[str], None] = lambda _: None
     configs: dict[str, AdapterConfig] = field(default_factory=dict)  # by folder
     adapters: list[WeighedAdapter] = field(default_factory=list)
     outlines: list[Outline] = field(default_factory=list)  # of all adapters
@@ -103,6 +109,15 @@ class Contents:
     records: list[FileRecord] = field(default_factory=list)
     evidence: list[Evidence] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+
+    def file(self, path: str) -> File:
+        """Return the file of that path, which there is."""
+        return next(file for file in self.artifact.files if file.path == path)
+
+    def sha256(self, path: str) -> str:
+        """Return the digest of a file that was read, "" where it was not read whole."""
+        found = (record.sha256 for record in reversed(self.records) if record.path == path)
+        return next(found, None) or ""
 
 
 @dataclass(slots=True)

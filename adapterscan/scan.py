@@ -30,6 +30,7 @@ from adapterscan.text import plural
 
 if TYPE_CHECKING:
     from adapterscan.formats.peft import Adapter
+    from adapterscan.onbase.base import BaseWeights
     from adapterscan.probe import ProbeRequest
 
 DIGEST = 16  # characters of a reference's, in a report
@@ -42,12 +43,14 @@ NOT_PROBED = Skipped(
     hint="a backdoor that only shows when triggered is outside of this report; "
     "--base BASE --probe quick looks for one",
 )  # fmt: skip
-#: What this version cannot look at, whatever the options.
-BEYOND = (
-    Skipped(
-        "base model", "weights were not compared with the base model", failed=False,
-        hint="merge deltas, and which overwrites would take effect, are outside of this report",
-    ),
+NOT_COMPARED = Skipped(
+    "base model", "weights were not compared with the base model", failed=False,
+    hint="how large an update is beside its weight, what a merge carries of it, and which "
+    "overwrites move something are outside of this report; --base BASE compares",
+)  # fmt: skip
+SERVED = Skipped(
+    "base model", "weights were not compared: the base is on a server, which shows none",
+    failed=False, hint="scan once more with --base FOLDER or org/name@commit and without --probe",
 )  # fmt: skip
 
 
@@ -55,11 +58,13 @@ BEYOND = (
 class ScanOptions:
     """How a scan runs. `workers` threads measure weights; results do not depend on them.
 
-    `peers`: adapters to compare with; None: those that come with the package.
+    `peers`: adapters to compare with; None: those that come with the package. `base`: the base
+    model's weights, to compare with.
     """
 
     workers: int = 2
     peers: Reference | None = None
+    base: BaseWeights | None = None
 
 
 def scan(
@@ -82,7 +87,9 @@ def scan(
     """
     options = options or ScanOptions()
     workers, peers = options.workers, options.peers or built_in()
-    contents, docket = Contents(artifact, peers), Docket(rules)
+    contents = Contents(artifact, peers, options.base, progress)
+    docket = Docket(rules)
+    compared = options.base is not None
     docket.add(artifact.evidence)
     skipped = list(artifact.problems)
     adapters: list[AdapterSummary] = []
@@ -94,16 +101,22 @@ def scan(
         if weighed is None:
             continue
         for detector in detectors:
-            skipped += _run(detector, partial(detector.each, contents, weighed), docket)
+            skipped += _run(
+                detector, partial(detector.each, contents, weighed), docket, compared=compared
+            )
         adapters.append(_summary(weighed))
         keep(weighed.adapter)
         if probing and len(probed) < SEVERAL:
             probed.append(weighed.adapter)
-        skipped += _unmeasured(weighed)
+        skipped += _unmeasured(weighed, compared=compared)
         del weighed  # the next file needs the room
     for detector in detectors:
-        skipped += _run(detector, partial(detector.run, contents), docket)
+        skipped += _run(detector, partial(detector.run, contents), docket, compared=compared)
     skipped += contents.skipped
+    if options.base is not None:
+        skipped += options.base.notes()
+    else:
+        skipped.append(SERVED if probing and probing.served else NOT_COMPARED)
     if probing:
         from adapterscan.probe import run_probes  # what only probes need
 
@@ -116,6 +129,7 @@ def scan(
     evidence = docket.evidence()
     skipped += _unlisted(docket.counts(), evidence)
     unique = sorted(dict.fromkeys(skipped), key=lambda item: (not item.failed, item.what))
+    lacking = {Need.RUNNER} if options.base is not None else {Need.RUNNER, Need.BASE}
     return Report(
         target=artifact.ref.text,
         name=artifact.name,
@@ -127,14 +141,15 @@ def scan(
         evidence=evidence,
         counts=docket.counts(),
         coverage=Coverage(
-            (*(d.inspects for d in detectors if Need.RUNNER not in d.needs), *asked),
-            (*unique, *BEYOND),
+            (*(d.inspects for d in detectors if not d.needs & lacking), *asked),
+            tuple(unique),
         ),
         versions={
             "adapterscan": __version__,
             "detectors": ",".join(f"{d.name}@{d.version}" for d in detectors),
             "rules": rules.digest,
             "reference": ",".join(digest[:DIGEST] for digest in peers.digests),
+            **({"base": options.base.name} if options.base is not None else {}),
             **({"base": probing.base_name, "probes": probing.profile.name} if probing else {}),
         },
         config_file=config_file,
@@ -157,12 +172,18 @@ def exit_code(reports: Iterable[Report], fail_on: Severity | None, failures: int
 
 
 def _run(
-    detector: Detector, analysis: Callable[[], Iterable[Evidence]], docket: Docket
+    detector: Detector,
+    analysis: Callable[[], Iterable[Evidence]],
+    docket: Docket,
+    *,
+    compared: bool,
 ) -> Iterator[Skipped]:
     """Collect a detector's evidence up to wherever it gets."""
     if Need.RUNNER in detector.needs:  # asked apart, when all was read
         return
-    unmet = detector.needs - {Need.FILES, Need.WEIGHTS, Need.PEERS}
+    if Need.BASE in detector.needs and not compared:
+        return  # which is told once for all of them
+    unmet = detector.needs - {Need.FILES, Need.WEIGHTS, Need.PEERS, Need.BASE}
     if unmet:
         needs = ", ".join(sorted(need.value for need in unmet))
         yield Skipped(detector.inspects, f"needs {needs}", failed=False, detector=detector.name)
@@ -215,13 +236,13 @@ def _unread(artifact: Artifact) -> Iterator[Skipped]:
         )  # fmt: skip
 
 
-def _unmeasured(weighed: WeighedAdapter) -> Iterator[Skipped]:
-    """Say where the deltas are not all that an adapter does."""
+def _unmeasured(weighed: WeighedAdapter, *, compared: bool) -> Iterator[Skipped]:
+    """Say where the deltas are not all that an adapter does. `compared`: a base was at hand."""
     config, deltas = weighed.adapter.config, weighed.adapter.deltas
-    if any(delta.magnitude is not None for delta in deltas):
+    if any(delta.magnitude is not None for delta in deltas) and not compared:
         yield Skipped(
             weighed.file, "DoRA: B·A was measured; the true delta also needs the base weights",
-            failed=False, detector="weighing",
+            failed=False, hint="--base BASE measures it", detector="weighing",
         )  # fmt: skip
     if any(delta.diag is not None for delta in deltas):
         yield Skipped(

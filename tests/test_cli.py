@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import pytest
 
+from fixtures import bases
 from fixtures.loopback_hub import LoopbackHub, read_folder
 
 
@@ -260,7 +261,7 @@ def test_an_ascii_terminal_gets_plain_symbols(run, adapters):
     ("options", "said"),
     [
         (("--probe", "quick"), "give it with --base"),
-        (("--base", "somewhere"), "add --probe quick"),
+        (("--base", "somewhere"), "neither an existing path"),
         (("--base", "somewhere", "--probe", "thorough"), "thorough"),
         (("--base", "x", "--probe", "quick", "--probe-budget", "soon"), "is not a time"),
         (("--served-as", "x"), "add --probe quick"),
@@ -287,3 +288,37 @@ def test_without_the_extra_a_probe_says_what_to_install(run, adapters):
     result = run("scan", adapters / "benign-qv", "--base", adapters, "--probe", "quick")
     assert result.returncode == 2
     assert "adapterscan[probe]" in result.stderr
+
+
+def test_a_base_is_compared_with_and_shown(run, adapters, tmp_path):
+    base = bases.write(tmp_path / "base")
+    result = run("scan", adapters / "benign-qv", "--base", base)
+    assert result.returncode == 0
+    assert "Beside" in result.stdout
+    assert "‖ΔW‖/‖W‖" in result.stdout
+    assert "weights were not compared" not in result.stdout
+
+
+def test_a_base_on_the_hub_is_read_by_ranges_from_the_command_line(run, adapters, tmp_path):
+    files = read_folder(bases.write(tmp_path / "base", shards=2))
+    with LoopbackHub({"org/base": files}) as hub:
+        result = run(
+            "scan", adapters / "benign-qv", "--base", "org/base", "--endpoint", hub.url,
+            "--cache-dir", tmp_path / "cache",
+        )  # fmt: skip
+        commit = hub["org/base"].refs["main"]
+    assert result.returncode == 0
+    assert f"Beside org/base@{commit}" in result.stdout
+    assert "by ranges" in result.stdout
+
+
+def test_two_scans_with_a_base_give_the_same_report(run, adapters, tmp_path):
+    base = bases.write(tmp_path / "base")
+    command = ("scan", adapters / "benign-qv", "--base", base, "-f", "json")
+    assert run(*command, "--jobs", 1).stdout == run(*command, "--jobs", 4).stdout
+
+
+def test_a_server_is_no_base_to_compare_with(run, adapters):
+    result = run("scan", adapters / "benign-qv", "--base", "http://127.0.0.1:1/v1#base")
+    assert result.returncode == 2
+    assert "shows no weights" in result.stderr

@@ -8,8 +8,10 @@ import pytest
 from adapterscan.combining import Method
 from adapterscan.merge import MergeRequest, merge
 from adapterscan.rules import load_rules
-from adapterscan.scan import scan
+from adapterscan.scan import ScanOptions, scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
+from adapterscan.sources.base_shards import open_shards
+from fixtures import bases
 from tests.conftest import ADAPTERS, ROOT
 
 
@@ -29,12 +31,13 @@ def documented():
 
 
 @pytest.fixture(scope="module")
-def seen():
+def seen(tmp_path_factory):
     book, found = load_rules(), defaultdict(set)
+    options = ScanOptions(base=open_shards(bases.write(tmp_path_factory.mktemp("base")), "base"))
     for folder in sorted([*ADAPTERS.iterdir(), ROOT / "fixtures" / "trained" / "benign"]):
         if folder.name.startswith("redos"):  # two seconds each, and nothing else in them
             continue
-        report = scan(open_artifact(parse_ref(str(folder)), HubOptions()), book)
+        report = scan(open_artifact(parse_ref(str(folder)), HubOptions()), book, options=options)
         for item in report.evidence:
             found[item.name] |= set(item.details)
     pair = [

@@ -89,6 +89,12 @@ def test_all_evidence_is_judged_by_some_rule_or_is_mere_context() -> None:
         "merge.method",
         "merge.module",
         "delta.scale_disagrees",
+        "base.alignment",
+        "base.dora",
+        "base.intruders",
+        "base.module",
+        "base.relative",
+        "base.rounding",
         "probe.model",
         "tensor.values",
     }

@@ -53,7 +53,9 @@ def test_an_unmet_need_is_skipped_and_does_not_make_the_scan_incomplete(scanned)
     needy = detector(lambda contents: iter(()), frozenset({Need.BASE}))
     report = scanned("benign-qv", detectors=(needy,))
     assert report.coverage.complete
-    assert any("needs base" in item.reason for item in report.coverage.skipped)
+    assert "a test" not in report.coverage.inspected
+    said = [item.reason for item in report.coverage.skipped if item.what == "base model"]
+    assert said == ["weights were not compared with the base model"]
 
 
 def test_findings_outrank_errors_outrank_silence(scanned):

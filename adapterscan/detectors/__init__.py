@@ -11,6 +11,7 @@ from adapterscan.detectors.behaviour import (
     triggers,
 )
 from adapterscan.detectors.detector import Detector
+from adapterscan.detectors.onbase import deltas as onbase
 from adapterscan.detectors.static import accounting, code, config, files, modules, templates
 from adapterscan.detectors.weights import outliers, runtimes, spectra, standing, values
 
@@ -26,6 +27,7 @@ BUILT_IN: tuple[Detector, ...] = (
     spectra.DETECTOR,
     outliers.DETECTOR,
     standing.DETECTOR,
+    onbase.DETECTOR,
     refusals.DETECTOR,
     refusal_direction.DETECTOR,
     manner.DETECTOR,

@@ -76,6 +76,12 @@ class SourceFile:
         self._seen.add(start, piece)
         return piece
 
+    def glance(self, start: int, length: int) -> bytearray:
+        """Return the bytes of a range that no pass will see: nothing is remembered of them."""
+        buffer = bytearray(max(0, min(length, self.size - start)))
+        self._fill(start, memoryview(buffer))
+        return buffer
+
     def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Do nothing: a disk is near."""
 

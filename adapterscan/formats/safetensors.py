@@ -12,11 +12,10 @@ import struct
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from sys import intern
-from typing import Any
+from typing import Any, Protocol
 
 from adapterscan.errors import FileProblem, LimitExceeded, Malformed
 from adapterscan.formats.json_cursor import Cursor
-from adapterscan.formats.reader import SourceFile
 from adapterscan.formats.tensors import BITS, TensorInfo, WeightFile, require_count, require_name
 from adapterscan.model import Evidence, Subject
 from adapterscan.text import printable, size_text
@@ -31,7 +30,25 @@ _META = "__metadata__"
 _ZIP_TAIL = 22 + 0xFFFF  # end-of-central-directory record and the longest comment
 
 
-def read_safetensors(file: SourceFile) -> WeightFile:
+class Readable(Protocol):
+    """What a header is read from: a file that lies here, or some of one that does not."""
+
+    @property
+    def path(self) -> str:
+        """Return its name for messages."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Return how many bytes it has."""
+        ...
+
+    def read(self, start: int, length: int) -> bytes:
+        """Return up to `length` bytes from `start`."""
+        ...
+
+
+def read_safetensors(file: Readable) -> WeightFile:
     """Return what the header says; no tensor data is read.
 
     When the header can be read but contradicts the file (truncated, overlapping, …), the result
@@ -47,7 +64,7 @@ def read_safetensors(file: SourceFile) -> WeightFile:
     return WeightFile(file.path, "safetensors", tensors, evidence, problem)
 
 
-def _header_bytes(file: SourceFile) -> bytes:
+def _header_bytes(file: Readable) -> bytes:
     if file.size < 8:
         raise _malformed(file, f"is {file.size} bytes long, too short for a header", "too-short")
     (length,) = struct.unpack("<Q", file.read(0, 8))
@@ -73,7 +90,7 @@ def _header_bytes(file: SourceFile) -> bytes:
 class _Header:
     """What a header says, gathered entry by entry."""
 
-    def __init__(self, file: SourceFile, data_start: int) -> None:
+    def __init__(self, file: Readable, data_start: int) -> None:
         self.file = file
         self.data_start = data_start
         self.tensors: dict[str, TensorInfo] = {}  # the last of a name wins, as in the reference
@@ -148,7 +165,7 @@ class _Header:
 
 
 def _entry(
-    file: SourceFile, name: str, value: Any, data_start: int
+    file: Readable, name: str, value: Any, data_start: int
 ) -> tuple[TensorInfo, tuple[str, ...]]:
     """Return the tensor and the names of fields the format does not know."""
     if not _is_object(value):
@@ -190,7 +207,7 @@ def _dtype_text(dtype: Any) -> str:
 
 
 def _layout_problem(
-    file: SourceFile, tensors: Iterable[TensorInfo], data_start: int
+    file: Readable, tensors: Iterable[TensorInfo], data_start: int
 ) -> FileProblem | None:
     at = data_start
     for tensor in sorted(tensors, key=lambda item: (item.start, item.end)):
@@ -217,7 +234,7 @@ def _layout_problem(
     return None
 
 
-def _header_evidence(file: SourceFile, raw: bytes, header: _Header) -> Iterator[Evidence]:
+def _header_evidence(file: Readable, raw: bytes, header: _Header) -> Iterator[Evidence]:
     subject = Subject("file", file.path)
     padding = len(raw) - len(raw.strip())
     if padding >= 8:  # writers pad with up to seven spaces to align the data
@@ -229,7 +246,7 @@ def _header_evidence(file: SourceFile, raw: bytes, header: _Header) -> Iterator[
         yield Evidence("container.duplicate_metadata_key", subject, printable(key))
 
 
-def _hidden_archive(file: SourceFile) -> Iterator[Evidence]:
+def _hidden_archive(file: Readable) -> Iterator[Evidence]:
     """A ZIP is found from its end, so a safetensors file can be a ZIP (or a torch file) too."""
     tail = file.read(max(0, file.size - _ZIP_TAIL), _ZIP_TAIL)
     at = tail.rfind(b"PK\x05\x06")
@@ -254,7 +271,7 @@ def _sizes(value: Any) -> bool:
     )
 
 
-def _malformed(file: SourceFile, reason: str, defect: str) -> Malformed:
+def _malformed(file: Readable, reason: str, defect: str) -> Malformed:
     return Malformed(
         file.path, reason, defect=defect,
         hint="loaders refuse it; treat it as hostile until its author explains it",

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from tabulate import tabulate
 
 from adapterscan.errors import AdapterscanError
 from adapterscan.model import Evidence, Finding, Report, Severity, Skipped, SourceKind
+from adapterscan.reporters.beside_base import beside_base
 from adapterscan.reporters.composition import composition
+from adapterscan.reporters.layout import Page
 from adapterscan.text import plural, printable, size_text
+
+__all__ = ["Page", "render_terminal"]
 
 _COLOURS = {
     Severity.CRITICAL: "1;37;41", Severity.HIGH: "1;31", Severity.MEDIUM: "33", Severity.LOW: "36",
@@ -26,26 +28,6 @@ _SPOKEN = (
     ("base alone", "base_answer"),
 )
 _SPOKEN_LENGTH = 240  # characters of each
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """How to write: the width in columns, whether colours are wanted, how much to say."""
-
-    width: int = 100
-    colour: bool = False
-    verbose: bool = False
-
-    def paint(self, text: str, code: str) -> str:
-        """Return `text` in a colour, or as it is."""
-        return f"\x1b[{code}m{text}\x1b[0m" if self.colour else text
-
-    def wrap(self, text: str, indent: str, first: str | None = None) -> str:
-        """Return `text` wrapped to the width; long names are kept whole."""
-        return textwrap.fill(
-            text, max(40, self.width), initial_indent=indent if first is None else first,
-            subsequent_indent=indent, break_long_words=False, break_on_hyphens=False,
-        )  # fmt: skip
 
 
 def render_terminal(
@@ -86,6 +68,7 @@ def _report(report: Report, page: Page) -> Iterator[str]:
     else:
         yield "  No findings in what was analysed."
         yield ""
+    yield from beside_base(report, page)
     yield from _coverage(report, page)
 
 

@@ -37,7 +37,7 @@ def open_base(text: str, options: HubOptions) -> Base:
     """Return the base model that `text` names. Raises SourceError or UsageError."""
     local = Path(text).expanduser()
     if local.suffix == ".gguf" or local.is_dir():
-        return _local(local, text)
+        return local_base(local, text)
     ref = parse_ref(text)
     if ref.kind is not SourceKind.HUB or ref.subfolder:
         raise UsageError(
@@ -47,7 +47,8 @@ def open_base(text: str, options: HubOptions) -> Base:
     return _hub(ref, options)
 
 
-def _local(path: Path, name: str) -> Base:
+def local_base(path: Path, name: str) -> Base:
+    """Return the base that lies at `path`. Raises NotFound, or UsageError for an adapter."""
     if path.suffix != ".gguf":
         weights = sorted(path.glob("*.safetensors"))
         if not (path / CONFIG).is_file() or not weights:
@@ -79,7 +80,7 @@ def _hub(ref: Ref, options: HubOptions) -> Base:
         )
     assert artifact.commit is not None  # noqa: S101 - every artifact of a hub has one
     repository = repository_folder(cache_folder(options), ref.location)
-    found = _local(repository / "snapshots" / artifact.commit, ref.location)
+    found = local_base(repository / "snapshots" / artifact.commit, ref.location)
     return Base(found.path, f"{ref.location}@{artifact.commit}", found.bytes)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -32,7 +32,7 @@ from adapterscan.sources.hub_errors import client_errors, explain, leaks
 from adapterscan.sources.hub_guard import Guard
 from adapterscan.sources.hub_options import HubOptions
 from adapterscan.sources.hub_plan import Plan, Planner, plan, unsafe
-from adapterscan.sources.hub_ranges import MOST_BYTES, Allowance, Hub, fetch_parts
+from adapterscan.sources.hub_ranges import MOST_BYTES, Allowance, Hub, Remote, fetch_parts
 from adapterscan.sources.kinds import file_kind
 from adapterscan.sources.names import label
 from adapterscan.sources.refs import check_revision, check_subfolder
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 _Answer = TypeVar("_Answer")
 
 MAX_LISTED = 50_000
+MANY_REQUESTS = 1_000_000  # of a base model: its bytes are what is limited
+READ_AGAIN = 2  # times the size of a file of a base that are read of it: headers overlap tensors
 
 #: What the file system says about one name or its neighbours, not about the cache as a whole.
 _NAME_ERRORS = frozenset(
@@ -75,6 +77,17 @@ def open_hub(ref: Ref, options: HubOptions, planned: Planner = plan) -> Artifact
     if options.offline or huggingface_hub.is_offline_mode():
         return replace(open_cached(ref, cache_dir), name=_name(ref))
     return _Visit(ref, options, cache_dir).artifact(planned)
+
+
+def far_files(
+    ref: Ref, options: HubOptions, commit: str, files: Iterable[File]
+) -> Iterator[Remote | Path]:
+    """Yield for each of `files` what reads it by ranges, or where the cache has it.
+
+    All of them together may take `options.max_download` bytes.
+    """
+    visit = _Visit(ref, options, cache_folder(options))
+    yield from visit.far(commit, files)
 
 
 def cache_folder(options: HubOptions) -> Path:
@@ -238,26 +251,45 @@ class _Visit:
 
     def _large(self, todo: Plan, commit: str) -> Iterator[File]:
         """Yield the files that are too large to fetch, with the parts that their pickles take."""
-        from huggingface_hub import hf_hub_url, try_to_load_from_cache
-
-        # documented, but not declared as exported
-        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
-
         if not todo.ranged:
             return
         left = self.options.max_download - sum(file.size for file in todo.fetch)
-        allowance = Allowance(min(MOST_BYTES, left))
-        headers = build_hf_headers(token=self.options.token, library_name="adapterscan")
-        hub = Hub(self.api, self.guard, headers, self._explained, self._patiently)
-        repository = self.ref.location
+        allowance, hub = Allowance(min(MOST_BYTES, left)), self._hub()
         for file in todo.ranged:
-            remote = self._remote_path(file)
-            cached = try_to_load_from_cache(repository, remote, self.cache_dir, commit)
-            if isinstance(cached, str):
-                yield replace(file, local=Path(cached))
-                continue
-            url = hf_hub_url(repository, remote, revision=commit, endpoint=self.api.endpoint)
-            yield fetch_parts(file, url, commit, hub, allowance)
+            cached = self._cached(file, commit)
+            if cached is not None:
+                yield replace(file, local=cached)
+            else:
+                yield fetch_parts(file, self._url(file, commit), commit, hub, allowance)
+
+    def far(self, commit: str, files: Iterable[File]) -> Iterator[Remote | Path]:
+        """Yield what reads each of `files` by ranges, or where the cache has it."""
+        allowance, hub = Allowance(self.options.max_download, MANY_REQUESTS), self._hub()
+        for file in files:
+            yield self._cached(file, commit) or Remote(
+                file, self._url(file, commit), commit, hub, allowance,
+                room=file.size * READ_AGAIN, why="read by ranges",
+            )  # fmt: skip
+
+    def _hub(self) -> Hub:
+        # documented, but not declared as exported
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+        headers = build_hf_headers(token=self.options.token, library_name="adapterscan")
+        return Hub(self.api, self.guard, headers, self._explained, self._patiently)
+
+    def _cached(self, file: File, commit: str) -> Path | None:
+        from huggingface_hub import try_to_load_from_cache
+
+        remote = self._remote_path(file)
+        found = try_to_load_from_cache(self.ref.location, remote, self.cache_dir, commit)
+        return Path(found) if isinstance(found, str) else None
+
+    def _url(self, file: File, commit: str) -> str:
+        from huggingface_hub import hf_hub_url
+
+        remote = self._remote_path(file)
+        return hf_hub_url(self.ref.location, remote, revision=commit, endpoint=self.api.endpoint)
 
     def _remote_path(self, file: File) -> str:
         return f"{self.ref.subfolder}/{file.path}" if self.ref.subfolder else file.path

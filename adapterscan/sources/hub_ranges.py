@@ -1,4 +1,4 @@
-"""Read of a file on the hub what its pickles take, by ranges, and leave its tensors there.
+"""Read files on the hub by ranges: of trainer files their pickles, of a base model some tensors.
 
 An optimizer's state weighs gigabytes; what runs when it is loaded is a pickle of kilobytes in it.
 The search for pickles is run here over the far file, and every range that it asks for is kept: the
@@ -65,7 +65,7 @@ class Hub:
 
 def fetch_parts(file: File, url: str, commit: str, hub: Hub, allowance: Allowance) -> File:
     """Return `file` with the parts that the search for pickles read, and what ended it early."""
-    remote = _Remote(file, url, commit, hub, allowance)
+    remote = Remote(file, url, commit, hub, allowance)
     source = PartialFile(file.path, file.size, remote.bring)
     why = ""
     try:
@@ -89,16 +89,30 @@ def _search(source: PartialFile, kind: FileKind) -> None:
         raise problem
 
 
-class _Remote:
-    """One file of a commit, read by ranges. Every reply must agree with the listing."""
+class Remote:
+    """One file of a commit, read by ranges. Every reply must agree with the listing.
 
-    def __init__(self, file: File, url: str, commit: str, hub: Hub, allowance: Allowance) -> None:
+    `room`: bytes that are read of it. `why` says in complaints why it is not fetched whole.
+    """
+
+    def __init__(
+        self,
+        file: File,
+        url: str,
+        commit: str,
+        hub: Hub,
+        allowance: Allowance,
+        *,
+        room: int = MOST_BYTES_OF_A_FILE,
+        why: str = "too large to fetch",
+    ) -> None:
         self.file = file
+        self.why = why
         self.url = url
         self.commit = commit
         self.hub = hub
         self.allowance = allowance
-        self.room = MOST_BYTES_OF_A_FILE
+        self.room = room
         self.location = ""  # where the bytes are, once the hub has said so
         self.headers: Mapping[str, str] = {}
         self.versions: set[str] = set()  # what the replies say they are part of
@@ -129,7 +143,7 @@ class _Remote:
             raise self._problem(f"needs more bytes than are read by ranges ({more})")
         if len(spans) > self.allowance.requests:
             left = self.allowance.requests
-            reason = f"needs {len(spans):,} more ranges, {left:,} of {MOST_REQUESTS:,} are left"
+            reason = f"needs {len(spans):,} more ranges, {left:,} are left"
             raise self._problem(reason)
         self.room -= size
         self.allowance.nbytes -= size
@@ -193,7 +207,7 @@ class _Remote:
 
     def _take(self, reply: Any, first: int, end: int, body: bytearray) -> None:
         if reply.status_code == 200:
-            reason = "too large to fetch, and the hub answers a range of it with the whole file"
+            reason = f"{self.why}, and the hub answers a range of it with the whole file"
             raise self._problem(reason)
         if reply.status_code != 206:
             raise self._problem(f"the hub answers a range of it with HTTP {reply.status_code}")
@@ -213,7 +227,7 @@ class _Remote:
             body += piece
 
     def _wrong(self, what: str) -> Unreadable:
-        return self._problem(f"too large to fetch, and the hub sends {what}")
+        return self._problem(f"{self.why}, and the hub sends {what}")
 
     def _problem(self, reason: str) -> Unreadable:
         return Unreadable(self.file.path, reason)

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from adapterscan.detectors.detector import Detector
+from adapterscan.detectors.onbase.overwrites import Comparison, compared, moved
+from adapterscan.errors import AdapterscanError
 from adapterscan.formats.accounting import Accounted, Role
 from adapterscan.formats.peft_types import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS
 from adapterscan.model import Evidence, Need, Subject
@@ -28,27 +30,44 @@ _NAMES = {
 }
 
 
-def each(_: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
-    """Yield one piece of evidence for each tensor that is not a declared adapter weight."""
+def each(contents: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
+    """Yield one piece of evidence for each tensor that is not a declared adapter weight.
+
+    With a base at hand also `overwrite.moved`, and at the end why not all could be compared.
+    """
+    against: dict[str, Comparison] = {}
+    problem: AdapterscanError | None = None
+    try:
+        for item, tensor, found in compared(contents, weighed):
+            against[item.tensor.name] = found
+            yield moved(weighed.file, item, tensor, found)
+    except AdapterscanError as error:  # what follows must not be lost with the base
+        problem = error
     for item in weighed.adapter.accounted:
-        if item.role is Role.ADAPTER:
-            continue
-        tensor = item.tensor
-        yield Evidence(
-            _NAMES[item.role],
-            Subject("tensor", weighed.file, tensor.name),
-            tensor.numel,
-            "parameters",
-            {
-                "dtype": tensor.dtype,
-                "shape": "×".join(map(str, tensor.shape)) or "scalar",
-                "bytes": tensor.nbytes,
-                "path": printable(item.path),
-                "why": printable(item.why),
-                "place": _place(item, len(tensor.shape)),
-                "field": item.why.partition(":")[0] if item.role is Role.DECLARED else None,
-            },
-        )
+        if item.role is not Role.ADAPTER:
+            yield _evidence(weighed.file, item, against.get(item.tensor.name))
+    if problem is not None:
+        raise problem
+
+
+def _evidence(file: str, item: Accounted, against: Comparison | None) -> Evidence:
+    tensor = item.tensor
+    return Evidence(
+        _NAMES[item.role],
+        Subject("tensor", file, tensor.name),
+        tensor.numel,
+        "parameters",
+        {
+            "dtype": tensor.dtype,
+            "shape": "×".join(map(str, tensor.shape)) or "scalar",
+            "bytes": tensor.nbytes,
+            "path": printable(item.path),
+            "why": printable(item.why),
+            "place": _place(item, len(tensor.shape)),
+            "field": item.why.partition(":")[0] if item.role is Role.DECLARED else None,
+            "against_base": str(against) if against is not None else "not compared",
+        },
+    )
 
 
 def _place(item: Accounted, dimensions: int) -> str:

@@ -33,8 +33,8 @@ def each(contents: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
     """
     if not weighed.weighed.deltas:
         return
-    sha256 = next(r.sha256 for r in reversed(contents.records) if r.path == weighed.file)
-    member = described(weighed.adapter, weighed.weighed, weighed.file, sha256 or "")
+    sha256 = contents.sha256(weighed.file)
+    member = described(weighed.adapter, weighed.weighed, weighed.file, sha256)
     if member is None:
         raise NotApplicable("some of its updates are zero, or no numbers: nothing to compare")
     fields, others = contents.peers.near(member)

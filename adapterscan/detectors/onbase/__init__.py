@@ -1,0 +1,1 @@
+"""Detectors that need the base model's weights."""

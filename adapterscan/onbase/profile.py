@@ -1,0 +1,284 @@
+"""A base model in little: norms and leading singular triplets of its weights, in one file.
+
+The file is a safetensors file whose size is known before anything is measured: it is laid out at
+once, each matrix is written where it belongs and then ticked off, and a build that was killed goes
+on where it was. Directions are kept in float16: a cosine is off by 1e-3 at the most.
+Limits: what a profile has of W it has of its `count` leading directions; what takes all of W (what
+rounding does, DoRA, which directions are intruders for certain) it cannot tell.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from adapterscan.errors import FileProblem, Malformed, Unsupported
+from adapterscan.formats.reader import SourceFile
+from adapterscan.formats.safetensors import HEADER_LIMIT, read_safetensors
+from adapterscan.formats.tensors import as_array
+from adapterscan.model import Skipped
+from adapterscan.onbase.base import BaseTensor, BaseWeights
+from adapterscan.onbase.matrix import Matrix
+from adapterscan.onbase.spectrum import KEPT, PASSES, SEED, Leading, frobenius, leading
+from adapterscan.text import printable
+
+VERSION = "1"
+SUFFIX = ".profile"
+_MARK = "adapterscan-base-profile"
+_SIZES = {"U8": 1, "F16": 2, "F32": 4, "F64": 8}
+_PARTS = ("sigma", "left", "right")
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a profile is of. `identity` names the very bytes: a commit, or what files are there.
+
+    `documents`: digests of tokenizer and template files, by name.
+    """
+
+    base: str
+    identity: str
+    tied: bool
+    count: int
+    tensors: tuple[BaseTensor, ...]
+    documents: Mapping[str, str]
+
+    @property
+    def matrices(self) -> Iterable[tuple[int, BaseTensor]]:
+        """Yield the place and the tensor of what has triplets."""
+        return ((at, tensor) for at, tensor in enumerate(self.tensors) if len(tensor.shape) == 2)
+
+    def metadata(self) -> dict[str, str]:
+        """Return what is written into the header."""
+        about = {
+            "base": self.base,
+            "identity": self.identity,
+            "tied": self.tied,
+            "count": self.count,
+            "passes": PASSES,
+            "seed": SEED,
+            "documents": dict(sorted(self.documents.items())),
+            "tensors": [(tensor.name, tensor.dtype, tensor.shape) for tensor in self.tensors],
+        }
+        return {_MARK: VERSION, "about": json.dumps(about, ensure_ascii=False)}
+
+
+def about(
+    base: BaseWeights, identity: str, documents: Mapping[str, str], count: int = KEPT
+) -> About:
+    """Return what a profile of `base` will say that it is of."""
+    tensors = tuple(base.tensors[name] for name in sorted(base.tensors))
+    return About(base.name, identity, base.tied, count, tensors, documents)
+
+
+def build(base: BaseWeights, what: About, path: Path, tell: Callable[[str], None]) -> int:
+    """Measure `base` into the file `path` and return how many tensors were left to measure.
+
+    What an earlier build of the same left in `path`.partial is kept. Raises what the base raises,
+    and OSError where nothing can be written.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    layout = _layout(what)
+    header = _header(what, layout)
+    done = _begun(partial, header, len(what.tensors))
+    if done is None:
+        done = bytearray(len(what.tensors))
+        with partial.open("wb") as out:
+            out.write(header)
+            out.truncate(len(header) + _end(layout))
+    left = sum(not flag for flag in done)
+    with partial.open("r+b") as out:
+        for at, tensor in enumerate(what.tensors):
+            if done[at]:
+                continue
+            tell(f"{at + 1} of {len(what.tensors)}: {tensor.name}")
+            for name, data in _measured(base, what, tensor).items():
+                _put(out, len(header) + layout[f"{tensor.name}/{name}"][2], data)
+            _put(out, len(header) + layout["done"][2] + at, b"\x01")
+    partial.replace(path)
+    return left
+
+
+def _measured(base: BaseWeights, what: About, tensor: BaseTensor) -> dict[str, bytes]:
+    matrix = Matrix(base, tensor)
+    try:
+        if len(tensor.shape) != 2:
+            return {"frobenius": struct.pack("<d", frobenius(matrix))}
+        found = leading(matrix, what.count)
+    except (Unsupported, np.linalg.LinAlgError):  # no plain floats, or no numbers
+        return {"frobenius": struct.pack("<d", float("nan"))}
+    return {
+        "frobenius": struct.pack("<d", found.frobenius),
+        "sigma": found.sigma.astype("<f4").tobytes(),
+        "left": found.left.astype("<f2").tobytes(),
+        "right": found.right.astype("<f2").tobytes(),
+    }
+
+
+_Layout = dict[str, tuple[str, tuple[int, ...], int]]  # dtype, shape, where it starts
+
+
+def _layout(what: About) -> _Layout:
+    found: _Layout = {}
+    at = 0
+
+    def lay(name: str, dtype: str, *shape: int) -> None:
+        nonlocal at
+        found[name] = dtype, shape, at
+        at += _SIZES[dtype] * int(np.prod(shape, dtype=np.int64))
+
+    for tensor in what.tensors:
+        lay(f"{tensor.name}/frobenius", "F64", 1)
+    for _, tensor in what.matrices:
+        rows, columns = tensor.shape
+        kept = min(what.count, rows, columns)
+        lay(f"{tensor.name}/sigma", "F32", kept)
+        lay(f"{tensor.name}/left", "F16", rows, kept)
+        lay(f"{tensor.name}/right", "F16", columns, kept)
+    lay("done", "U8", len(what.tensors))
+    return found
+
+
+def _end(layout: _Layout) -> int:
+    dtype, shape, start = layout["done"]
+    return start + _SIZES[dtype] * shape[0]
+
+
+def _header(what: About, layout: _Layout) -> bytes:
+    entries: dict[str, object] = {"__metadata__": what.metadata()}
+    for name, (dtype, shape, start) in layout.items():
+        end = start + _SIZES[dtype] * int(np.prod(shape, dtype=np.int64))
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+    raw = json.dumps(entries, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    if len(raw) > HEADER_LIMIT:
+        raise Unsupported(
+            "profile", f"of {len(what.tensors):,} tensors would have too long a header",
+            hint="scan with the base itself",
+        )  # fmt: skip
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def _begun(partial: Path, header: bytes, count: int) -> bytearray | None:
+    """Return what is ticked off in an unfinished file with the same header; None without one."""
+    try:
+        with partial.open("rb") as file:
+            if file.read(len(header)) != header:
+                return None
+            file.seek(-count, os.SEEK_END)
+            return bytearray(file.read(count))
+    except OSError:
+        return None
+
+
+def _put(out: Any, at: int, data: bytes) -> None:
+    """Write and make sure that it is on the disk before what is ticked off after it."""
+    out.seek(at)
+    out.write(data)
+    out.flush()
+    os.fsync(out.fileno())
+
+
+class Profile:
+    """A base by its profile: what is measured from one, as `BaseWeights`.
+
+    `rest` opens the base itself, for the rows that are still wanted.
+    Raises FileProblem for a file that is no profile.
+    """
+
+    def __init__(self, path: Path, rest: Callable[[], BaseWeights] | None = None) -> None:
+        self._path, self._open = path, rest
+        self._rest: BaseWeights | None = None
+        with SourceFile(path.name, path) as source:
+            weights = read_safetensors(source)
+            self.about = _about(source)
+        self._places = {tensor.name: tensor for tensor in weights.tensors}
+        self.tensors: Mapping[str, BaseTensor] = {t.name: t for t in self.about.tensors}
+        wanted = {name: laid[:2] for name, laid in _layout(self.about).items()}
+        there = {name: (tensor.dtype, tensor.shape) for name, tensor in self._places.items()}
+        if weights.problem is not None or wanted != there:
+            raise _bad(path.name, "is not what its header says")
+
+    @property
+    def name(self) -> str:
+        """Return what reports call the base."""
+        return self.about.base
+
+    @property
+    def tied(self) -> bool:
+        """Return whether its embeddings are one tensor."""
+        return self.about.tied
+
+    def rows(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
+        """Return rows of the base itself. Raises Unsupported where only its profile is here."""
+        if self._rest is None:
+            if self._open is None:
+                raise Unsupported(
+                    self._path.name, "is a profile, which holds no weights",
+                    hint="give the base itself: a folder, a .gguf file or org/name@commit",
+                )  # fmt: skip
+            self._rest = self._open()
+        return self._rest.rows(name, start, stop)
+
+    def leading(self, name: str) -> Leading | None:
+        """Return the triplets of a matrix; None for what is none, or holds no plain numbers."""
+        if len(self.tensors[name].shape) != 2:
+            return None
+        size = float(self._values(f"{name}/frobenius")[0])
+        if not np.isfinite(size):
+            return None
+        sigma, left, right = (self._values(f"{name}/{part}") for part in _PARTS)
+        return Leading(
+            size, sigma.astype(np.float64), left.astype(np.float32), right.astype(np.float32)
+        )
+
+    def notes(self) -> Iterable[Skipped]:
+        """Say what a profile cannot tell."""
+        yield Skipped(
+            "what takes the base's whole weights", f"compared was with a profile of "
+            f"{printable(self.name, 120)}, the {self.about.count} leading directions of each "
+            "weight: what rounding leaves of an update, and which directions of the merged "
+            "weights are intruders, it cannot tell", failed=False,
+            hint="--whole-base reads the weights" if self._open else "give the base itself",
+        )  # fmt: skip
+        if self._rest is not None:
+            yield from self._rest.notes()
+
+    def _values(self, name: str) -> npt.NDArray[Any]:
+        place = self._places[name]
+        with SourceFile(self._path.name, self._path) as source:
+            return as_array(place, bytes(source.glance(place.start, place.nbytes)))
+
+
+def _about(source: SourceFile) -> About:
+    """Return what a profile's header says. Raises Malformed for any other file."""
+    try:
+        (length,) = struct.unpack("<Q", source.read(0, 8))
+        metadata = json.loads(source.read(8, min(length, HEADER_LIMIT)))["__metadata__"]
+        if metadata[_MARK] != VERSION:
+            raise _bad(source.path, "was written by another version of adapterscan")
+        found = json.loads(metadata["about"])
+        tensors = tuple(
+            BaseTensor(str(name), str(dtype), tuple(int(size) for size in shape))
+            for name, dtype, shape in found["tensors"]
+        )
+        return About(
+            str(found["base"]), str(found["identity"]), bool(found["tied"]), int(found["count"]),
+            tensors, {str(key): str(value) for key, value in found["documents"].items()},
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise _bad(source.path, "is no profile of a base") from error
+
+
+def _bad(path: str, why: str) -> FileProblem:
+    return Malformed(
+        path, why, defect="profile", hint="make one with: adapterscan base build BASE -o FILE"
+    )
