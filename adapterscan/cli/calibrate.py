@@ -1,0 +1,98 @@
+"""`adapterscan calibrate`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from adapterscan.cli.app import app, explained
+from adapterscan.cli.inputs import DEFAULT_MAX_DOWNLOAD, cores, limit_blas_threads
+from adapterscan.cli.output import Progress, echo, write_file
+from adapterscan.cli.targets import expanded, parse_targets
+from adapterscan.errors import AdapterscanError, UsageError
+
+if TYPE_CHECKING:
+    from adapterscan.calibration import Member
+    from adapterscan.model import Ref
+    from adapterscan.sources import HubOptions
+
+
+@app.command()
+def calibrate(
+    targets: Annotated[
+        list[str], typer.Argument(metavar="TARGET…", help="Adapters that you trust, as for scan.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+    note: Annotated[
+        list[str] | None,
+        typer.Option(help="Where they are from, for whoever reads the file; repeatable."),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Commit, tag or branch for hub targets.")
+    ] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Hub address, as for scan.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Use only the cache.")] = False,
+    cache_dir: Annotated[Path | None, typer.Option(help="Download cache, as for scan.")] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", min=1, max=64, help="Threads.  [default: one per core]"),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Make a reference of adapters that you trust: statistics, no weights."""
+    with explained():
+        limit_blas_threads()
+        from tabulate import tabulate
+
+        from adapterscan.calibrate import table
+        from adapterscan.calibration import Reference, write_reference
+        from adapterscan.config import parse_size
+        from adapterscan.sources import HubOptions
+        from adapterscan.text import plural, printable
+
+        refs, failures = parse_targets(expanded(targets), revision)
+        options = HubOptions(
+            endpoint=endpoint,
+            offline=offline,
+            max_download=parse_size(DEFAULT_MAX_DOWNLOAD),
+            progress=sys.stderr.isatty() and not quiet,
+            cache_dir=cache_dir,
+        )
+        for text, error in failures:
+            typer.echo(f"left out: {printable(text)}: {error.reason}", err=True)
+        found = Reference(tuple(_members(refs, options, jobs or cores())), tuple(note or ()))
+        found = Reference().joined(found)  # each weight file once
+        if not found.members:
+            raise UsageError(
+                "no adapter could be measured", hint="name folders or repositories of LoRA weights"
+            )
+        write_file(output, iter([write_reference(found)]))
+        echo([f"{tabulate(table(found), headers='keys')}\n"])
+        echo([f"{plural(len(found.members), 'adapter')} written to {output}\n"])
+
+
+def _members(refs: Iterable[Ref], options: HubOptions, workers: int) -> Iterator[Member]:
+    """Yield the adapters of targets for a reference; say which ones are left out, and why."""
+    from adapterscan.calibrate import members
+    from adapterscan.calibration import Member
+    from adapterscan.sources import open_artifact
+    from adapterscan.text import printable
+
+    for ref in refs:
+        tell = Progress(ref.text) if options.progress else None
+        try:
+            for item in members(
+                open_artifact(ref, options), workers=workers, progress=tell or (lambda _: None)
+            ):
+                if isinstance(item, Member):
+                    yield item
+                else:
+                    typer.echo(f"left out: {printable(item.what)}: {item.reason}", err=True)
+        except AdapterscanError as error:
+            typer.echo(f"left out: {printable(ref.text)}: {error.reason}", err=True)
+        if tell:
+            tell.clear()

@@ -1,0 +1,133 @@
+"""`adapterscan compare`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from adapterscan.cli.app import EXIT_ERROR, app, collect_garbage, explained
+from adapterscan.cli.inputs import DEFAULT_MAX_DOWNLOAD, cores, limit_blas_threads
+from adapterscan.cli.output import Format, Progress, echo, write_file
+from adapterscan.cli.targets import expanded, parse_targets
+from adapterscan.errors import AdapterscanError, UsageError
+
+if TYPE_CHECKING:
+    from adapterscan.model import Ref, Skipped
+    from adapterscan.side_by_side import Part
+    from adapterscan.sources import HubOptions
+
+
+@app.command()
+def compare(
+    targets: Annotated[
+        list[str], typer.Argument(metavar="TARGET...", help="Adapters, as for scan.")
+    ],
+    known: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Fingerprints to compare with, as --save writes them; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Keep fingerprints of the targets here.", show_default=False
+        ),
+    ] = None,
+    format: Annotated[Format, typer.Option("--format", "-f", help="What to write.")] = Format.TABLE,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write it here.", show_default=False)
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Revision for hub targets that name none.")
+    ] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Hub address, as for scan.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Use only the cache.")] = False,
+    cache_dir: Annotated[Path | None, typer.Option(help="Download cache, as for scan.")] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", min=1, max=64, help="Threads.  [default: one per core]"),
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Name all modules that were changed.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Tell how adapters are related: copies, copies with changes, one run, one initialisation."""
+    with explained():
+        limit_blas_threads()
+        from adapterscan.config import parse_size
+        from adapterscan.fingerprint import read_fingerprints, written
+        from adapterscan.lineage import comparisons, fingerprint
+        from adapterscan.model import Skipped
+        from adapterscan.reporters.comparison import render_json, render_table
+        from adapterscan.scan import EXIT_INCOMPLETE
+        from adapterscan.sources import HubOptions
+
+        prints = [item for path in known or () for item in read_fingerprints(path)]
+        refs, failures = parse_targets(expanded(targets), revision)
+        progress = sys.stderr.isatty() and not quiet
+        options = HubOptions(
+            endpoint=endpoint,
+            offline=offline,
+            max_download=parse_size(DEFAULT_MAX_DOWNLOAD),
+            progress=progress,
+            cache_dir=cache_dir,
+        )
+        skipped: list[Skipped] = []
+        parts = _parts(refs, options, jobs or cores(), failures, skipped)
+        if len(parts) < 1 + (not prints and save is None) and not failures and not skipped:
+            raise UsageError(
+                "there is nothing to compare it with",
+                hint="name two adapters, or fingerprints with --known FILE",
+            )
+        tell = Progress("compare") if progress else None
+        own = [fingerprint(part, skipped.append) for part in parts if prints or save]
+        found = list(comparisons(parts, prints, own, skipped.append, tell or (lambda _: None)))
+        if tell:
+            tell.clear()
+        if save:
+            write_file(save, written(own))
+        unread = [Skipped(text, error.reason, True, error.hint) for text, error in failures]
+        unread += dict.fromkeys(skipped)
+        table = format is Format.TABLE
+        pieces = (
+            render_table(found, unread, verbose=verbose) if table else render_json(found, unread)
+        )
+        write_file(output, pieces) if output else echo(pieces)
+        raise SystemExit(EXIT_ERROR if failures else EXIT_INCOMPLETE if skipped else 0)
+
+
+def _parts(
+    refs: Iterable[Ref],
+    options: HubOptions,
+    workers: int,
+    failures: list[tuple[str, AdapterscanError]],
+    skipped: list[Skipped],
+) -> list[Part]:
+    """Return the adapters of all targets; the lists get what could not be opened or read."""
+    from adapterscan.lineage import parts_of
+    from adapterscan.side_by_side import Part, short_names
+    from adapterscan.sources import open_artifact
+
+    collect_garbage()
+    artifacts = []
+    for ref in refs:
+        try:
+            artifacts.append(open_artifact(ref, options))
+        except AdapterscanError as error:
+            failures.append((ref.text, error))
+    parts: list[Part] = []
+    for name, artifact in zip(short_names(artifacts), artifacts, strict=True):
+        for item in parts_of(name, artifact, workers=workers):
+            if isinstance(item, Part):
+                parts.append(item)
+            else:
+                skipped.append(item)
+    return parts

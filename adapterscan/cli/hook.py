@@ -1,0 +1,72 @@
+"""`adapterscan hook`: for pre-commit."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adapterscan.cli.app import app, explained
+from adapterscan.cli.inputs import (
+    DEFAULT_FAIL_ON,
+    cores,
+    limit_blas_threads,
+    peers_of,
+    rule_book,
+    threshold_of,
+)
+from adapterscan.cli.output import Format, write
+from adapterscan.cli.scan import scan_all
+from adapterscan.cli.targets import local_trees, outermost
+from adapterscan.errors import UsageError
+
+
+@app.command()
+def hook(
+    files: Annotated[
+        list[Path], typer.Argument(help="Changed files; the folders they lie in are scanned.")
+    ],
+    fail_on: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Stop the commit at this severity or worse.  [default: {DEFAULT_FAIL_ON}]",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings file.")] = None,
+    rules: Annotated[
+        list[Path] | None, typer.Option(help="A folder with more rules; repeatable.")
+    ] = None,
+) -> None:
+    """Scan the adapter folders that changed files belong to (for pre-commit)."""
+    with explained():
+        _refuse_files_named_like_options(sys.argv[1:])
+        limit_blas_threads()
+        from adapterscan.config import load_settings
+        from adapterscan.model import Ref, SourceKind
+        from adapterscan.sources import HubOptions
+
+        folders = outermost({str(path.parent) for path in files})
+        refs = [Ref(folder, SourceKind.FOLDER, folder) for folder in folders]
+        settings = load_settings(config, Path.cwd(), local_trees(refs))
+        threshold = threshold_of(fail_on, settings)
+        book = rule_book((*settings.rules, *(rules or ())))
+        peers = peers_of(settings.references)
+        reports, failures = scan_all(
+            refs, HubOptions(), book, cores(), settings.source, False, peers=peers
+        )
+        write(reports, failures, Format.TABLE, None, threshold, True, False)
+
+
+def _refuse_files_named_like_options(arguments: Iterable[str]) -> None:
+    """pre-commit hands over file names; `--rules=x` among them must not be obeyed."""
+    for argument in arguments:
+        if argument.startswith("-") and os.path.lexists(argument):
+            raise UsageError(
+                f"a file is named like an option: {argument}",
+                hint="rename it; no loader needs such a name",
+            )

@@ -1,0 +1,153 @@
+"""What a scan is given beside its targets: rules, limits, peers, a base, probes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapterscan.errors import UsageError
+
+if TYPE_CHECKING:
+    from adapterscan.calibration import Reference
+    from adapterscan.config import Settings
+    from adapterscan.model import Severity
+    from adapterscan.onbase.base import BaseWeights
+    from adapterscan.probe import ProbeRequest
+    from adapterscan.rules import RuleBook
+    from adapterscan.sources import HubOptions
+
+DEFAULT_FAIL_ON = "high"
+DEFAULT_MAX_DOWNLOAD = "5GB"
+
+
+class Probe(StrEnum):
+    """How much is asked of the model."""
+
+    QUICK = "quick"
+    STANDARD = "standard"
+    DEEP = "deep"
+
+
+def threshold_of(option: str | None, settings: Settings) -> Severity | None:
+    from adapterscan.config import parse_severity
+
+    if option is not None:
+        return parse_severity(option)
+    if settings.never_fail:
+        return None
+    return settings.fail_on if settings.fail_on is not None else parse_severity(DEFAULT_FAIL_ON)
+
+
+def rule_book(folders: Iterable[Path]) -> RuleBook:
+    from adapterscan.rules import load_rules
+
+    return load_rules(tuple(folders))
+
+
+def peers_of(files: Sequence[Path]) -> Reference | None:
+    """Return the adapters to compare with: ours and those of files; None: ours."""
+    if not files:
+        return None
+    from adapterscan.calibration import Reference, built_in, read_reference
+
+    return reduce(Reference.joined, map(read_reference, files), built_in())
+
+
+def limit_blas_threads() -> None:
+    """Before NumPy loads: our own threads share the cores, BLAS must not start more."""
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+
+
+def cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return min(8, len(os.sched_getaffinity(0)))
+    return min(8, os.cpu_count() or 1)
+
+
+def _busy() -> int:
+    """Return how many cores other programs keep busy, on average over a minute."""
+    return round(os.getloadavg()[0]) if hasattr(os, "getloadavg") else 0
+
+
+def probing_with(
+    base: str | None,
+    served_as: str | None,
+    profile: Probe | None,
+    budget: str,
+    device: str,
+    threads: int,
+    options: HubOptions,
+    *,
+    redact: bool = False,
+    triggers: Path | None = None,
+) -> ProbeRequest | None:
+    """Return what to probe with, or None where nobody asked for it.
+
+    What can be known before any work starts is said here: the extra, the base, the memory.
+    """
+    if profile is None:
+        if served_as is not None or triggers is not None:
+            raise UsageError(
+                "--served-as and --triggers are for probes",
+                hint="add --probe quick, or leave them out",
+            )
+        return None
+    if base is None:
+        raise UsageError(
+            "--probe compares the adapter with its base model",
+            hint="give it with --base: a folder, a .gguf file or org/name@commit",
+        )
+    if (served := base.startswith(("http://", "https://"))) != (served_as is not None):
+        raise UsageError(
+            "base and adapter must come from a server both, or neither",
+            hint="--base http://127.0.0.1:8000/v1#BASE --served-as ADAPTER, by the server's names",
+        )
+    from adapterscan.config import parse_seconds
+    from adapterscan.probe import ProbeRequest
+    from adapterscan.probes.own import read_wordings
+    from adapterscan.probing import PROFILES
+    from adapterscan.runners.host import RunnerOptions, require_libraries, require_memory
+    from adapterscan.sources.base import open_base
+
+    seconds = parse_seconds(budget)
+    own = read_wordings(triggers) if triggers else ()
+    if served:
+        from adapterscan.runners.endpoint import parse_served
+        from adapterscan.runners.http_json import KEY_VARIABLE
+
+        models = parse_served(base, served_as or "", os.environ.get(KEY_VARIABLE, ""))
+        return ProbeRequest(
+            models, models.base.text, PROFILES[profile.value], RunnerOptions(), seconds, own, redact
+        )
+    threads = max(1, threads - _busy())  # a thread that waits for its core holds up the others
+    require_libraries()
+    found = open_base(base, options)
+    memory = require_memory(found.bytes) if device == "cpu" else 0
+    runner = RunnerOptions(device, threads, memory=memory, call_seconds=max(seconds, 60.0))
+    return ProbeRequest(
+        found.path, found.name, PROFILES[profile.value], runner, seconds, own, redact
+    )
+
+
+def base_weights(
+    base: str | None, probing: ProbeRequest | None, options: HubOptions, *, whole: bool
+) -> BaseWeights | None:
+    """Return the base's weights to compare with: those that are probed, where they lie here."""
+    if base is None or (probing is not None and probing.served):
+        return None
+    from adapterscan.sources.base_weights import open_base_weights, weights_of
+
+    if probing is not None and isinstance(probing.base, Path):
+        return weights_of(probing.base, probing.base_name)
+    return open_base_weights(base, options, None if whole else profiles())
+
+
+def profiles() -> Path:
+    """Return the folder where profiles of bases are kept."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "adapterscan" / "bases"
