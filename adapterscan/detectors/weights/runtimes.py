@@ -169,7 +169,12 @@ def _others(differing: Sequence[_Comparison]) -> str:
     for item in differing:
         note = f" ({item.reading.note})" if item.reading.note.startswith("α") else ""
         said.setdefault(f"{_does(item.reading)}{note}", []).append(item.runtime.name)
-    return "; ".join(f"{', '.join(names)} {text}" for text, names in said.items())
+    return "; ".join(f"{', '.join(_shortest(names))} {text}" for text, names in said.items())
+
+
+def _shortest(names: Sequence[str]) -> Sequence[str]:
+    """Leave out "vLLM before 0.32" beside "vLLM": all versions do the same then."""
+    return [name for name in names if not any(name.startswith(f"{other} ") for other in names)]
 
 
 def _does(reading: Reading) -> str:
