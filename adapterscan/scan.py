@@ -244,7 +244,7 @@ def _unmeasured(weighed: WeighedAdapter, *, compared: bool) -> Iterator[Skipped]
             weighed.file, "DoRA: B·A was measured; the true delta also needs the base weights",
             failed=False, hint="--base BASE measures it", detector="weighing",
         )  # fmt: skip
-    if any(delta.diag is not None for delta in deltas):
+    if config.raw.get("kasa_config") and any(delta.diag is not None for delta in deltas):
         yield Skipped(
             weighed.file, "KaSA: B·diag·A was measured; the base also loses its smallest "
             "singular directions, which needs its weights", failed=False, detector="weighing",

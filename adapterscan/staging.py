@@ -4,7 +4,8 @@ tensors.
 The config is written anew from what was measured: exact module names where the adapter has a
 pattern (a pattern can hang `re`), ranks from the tensors, scales from our own reading of the
 config. No field that names a file, a module to import, a tokenizer or a method is carried over
-(docs/threats.md). The weights are the bytes that were scanned, checked by their digest.
+(docs/threats.md). The weights are the bytes that were scanned, checked by their digest; AdaLoRA's
+are rewritten as plain LoRA.
 """
 
 from __future__ import annotations
@@ -18,16 +19,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from adapterscan.errors import ChangedWhileReading, Unsupported
+from adapterscan.factors import Factors
 from adapterscan.formats.accounting import Role
 from adapterscan.formats.deltas import Delta
 from adapterscan.formats.peft import Adapter
 from adapterscan.formats.peft_types import COMMON_FIELDS, FIELDS
+from adapterscan.model import File
 from adapterscan.reading import Contents
 
 _PLAIN = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 _PREFIX = "base_model.model."
-_SUPPORTED = frozenset({"LORA"})
+_SUPPORTED = frozenset({"LORA", "ADALORA"})
 _KINDS = frozenset({"linear", "embedding"})
 _INITIALISATIONS = (None, True, False, "gaussian")
 #: Fields of peft that we read ourselves, or that do nothing at inference. Any other one that is set
@@ -40,6 +46,7 @@ _UNDERSTOOD = frozenset(
     "trainable_token_indices use_dora use_rslora".split()
 )
 _CHUNK = 1 << 20
+_FOLDED = 1 << 28  # elements that are held to be rewritten: a gigabyte
 _PATTERNS = 2000  # peft tries each on each module
 _LABELS = 1000  # of a head: its answers to every row travel as JSON
 _TASKS = ("", "CAUSAL_LM", "SEQ_CLS")
@@ -59,19 +66,50 @@ def stage(contents: Contents, adapter: Adapter, folder: Path) -> None:
     sha256 = next(record.sha256 for record in contents.records if record.path == path)
     if adapter.weights.container != "safetensors" or file.local is None:
         raise _not_yet(adapter, "only safetensors files can be loaded to be probed")
+    if adapter.config.peft_type == "ADALORA":
+        _fold(adapter, file, sha256 or "", folder / "adapter_model.safetensors")
+    else:
+        _copy(adapter, file.local, sha256, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+
+
+def _copy(adapter: Adapter, local: Path, sha256: str | None, target: Path) -> None:
+    """Copy the bytes that were scanned."""
     digest = hashlib.sha256()
-    with (
-        file.local.open("rb") as source,
-        (folder / "adapter_model.safetensors").open("wb") as copy,
-    ):
+    with local.open("rb") as source, target.open("wb") as copy:
         while chunk := source.read(_CHUNK):
             digest.update(chunk)
             copy.write(chunk)
     if sha256 is None or digest.hexdigest() != sha256:
         raise ChangedWhileReading(
-            path, "changed after it was scanned", hint="scan it again where nobody writes"
-        )
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+            adapter.weights.path, "changed after it was scanned",
+            hint="scan it again where nobody writes",
+        )  # fmt: skip
+
+
+def _fold(adapter: Adapter, file: File, sha256: str, target: Path) -> None:
+    """Write AdaLoRA's updates as plain LoRA, E folded into B, in float32.
+
+    Raises Unsupported where anything else is in the file, or it is too large to be held.
+    """
+    from safetensors.numpy import save_file  # comes with the probe extra
+
+    if any(item.role is not Role.ADAPTER for item in adapter.accounted):
+        raise _not_yet(adapter, "it has tensors beside its updates")
+    if sum(math.prod(t.shape) for d in adapter.deltas for t in (d.a, d.b)) > _FOLDED:
+        raise _not_yet(adapter, "its updates are too large to be rewritten")
+    tensors: dict[str, npt.NDArray[np.float32]] = {}
+    with Factors(file, sha256) as stored:
+        for delta in filter(lambda delta: delta.rank, adapter.deltas):
+            factors = stored.of(delta)
+            name = f"{_PREFIX}{_module(adapter, delta.module)}"
+            tensors[f"{name}.lora_A.weight"] = np.ascontiguousarray(factors.a, np.float32)
+            tensors[f"{name}.lora_B.weight"] = np.ascontiguousarray(factors.b, np.float32)
+    save_file(tensors, target, metadata={"format": "pt"})
+
+
+def _diagonal(adapter: Adapter) -> bool:
+    return any(delta.diag is not None for delta in adapter.deltas)
 
 
 def _config(adapter: Adapter) -> dict[str, Any]:
@@ -91,12 +129,13 @@ def _config(adapter: Adapter) -> dict[str, Any]:
     for field in sorted(COMMON_FIELDS | FIELDS["LORA"]):
         if field not in _UNDERSTOOD and given.raw.get(field):
             raise _not_yet(adapter, f"{field} is set")
-    if any(delta.diag is not None for delta in adapter.deltas):
+    if given.raw.get("kasa_config") or (given.peft_type == "LORA" and _diagonal(adapter)):
         raise _not_yet(adapter, "it has a diagonal between its factors")
     if given.raw.get("init_lora_weights") not in _INITIALISATIONS:
         raise _not_yet(adapter, "its initialisation changes the base")
     unused = set(adapter.untargeted)  # a loader skips them, so they must stay untargeted
-    used = [delta for delta in adapter.deltas if delta.module not in unused]
+    # AdaLoRA prunes modules away altogether, and LoRA has no rank of 0
+    used = [delta for delta in adapter.deltas if delta.module not in unused and delta.rank]
     modules = {_module(adapter, delta.module): delta for delta in used}
     for delta in used:
         _as_saved(adapter, delta)

@@ -28,6 +28,10 @@ CANNOT_BE_TOLD_APART = {
 }
 
 
+#: Factors as `torch.randn` made them for PEFT's own tests: entries larger than weights are there.
+NOT_TRAINED = {"peft/tests/regression/adalora_mlp/0.6.1": "unusual-size"}
+
+
 @cache
 def report(path: Path) -> Report:
     return scan(open_artifact(parse_ref(str(path)), HubOptions()), load_rules())
@@ -85,4 +89,6 @@ def test_no_real_adapter_is_called_unusual() -> None:
         for rule in found(path)
         if rule.startswith("unusual-")
     }
-    assert unusual == {}
+    assert {
+        path.partition("huggingface+")[2]: rule for path, rule in unusual.items()
+    } == NOT_TRAINED

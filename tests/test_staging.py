@@ -15,6 +15,7 @@ from adapterscan.errors import ChangedWhileReading, Unsupported
 from adapterscan.reading import read
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 from adapterscan.staging import stage
+from tests.conftest import ADAPTERS
 
 BENIGN = Path(__file__).parents[1] / "fixtures" / "trained" / "token-backdoor"
 
@@ -155,3 +156,50 @@ def test_a_head_beside_another_whole_module_is_not_loaded(tmp_path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(Unsupported, match="not one head"):
         stage(*opened(folder), tmp_path / "out")
+
+
+def test_adalora_becomes_plain_lora_with_its_singular_values_in_b(tmp_path) -> None:
+    source = ADAPTERS / "benign-adalora"
+    told = written(source, tmp_path / "out")
+    assert told["peft_type"] == "LORA"
+    before, after = opened(source)[1], opened(tmp_path / "out")[1]
+    assert {delta.diag for delta in after.deltas} == {None}
+    raw = load_file(source / "adapter_model.safetensors")
+    new = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    for old, delta in zip(before.deltas, after.deltas, strict=True):
+        a, b, e = (
+            raw[f"base_model.model.{old.module}.lora_{part}"].astype(float) for part in "ABE"
+        )
+        alpha = told["alpha_pattern"].get("^" + re.escape(old.module), told["lora_alpha"])
+        assert alpha / delta.rank == pytest.approx(8 / (4 + 1e-5))
+        name = f"base_model.model.{old.module}.lora_"
+        ours = new[f"{name}B.weight"].astype(float) @ new[f"{name}A.weight"].astype(float)
+        assert ours == pytest.approx(b @ (a * e), rel=1e-5)
+
+
+def test_a_module_that_adalora_pruned_away_is_not_staged(tmp_path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    source = ADAPTERS / "benign-adalora"
+    tensors = load_file(source / "adapter_model.safetensors")
+    gone = "base_model.model.model.layers.1.self_attn.q_proj.lora_"
+    for part in "AE":
+        tensors[f"{gone}{part}"] = tensors[f"{gone}{part}"][:0]
+    tensors[f"{gone}B"] = tensors[f"{gone}B"][:, :0]
+    save_file(tensors, copy / "adapter_model.safetensors")
+    (copy / "adapter_config.json").write_bytes((source / "adapter_config.json").read_bytes())
+    told = written(copy, tmp_path / "out")
+    assert "model.layers.1.self_attn.q_proj" not in told["target_modules"]
+    assert len(told["target_modules"]) == 7
+
+
+def test_adalora_that_saves_more_than_its_updates_is_not_staged(tmp_path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    source = ADAPTERS / "benign-adalora"
+    tensors = load_file(source / "adapter_model.safetensors")
+    tensors["base_model.model.model.norm.weight"] = np.ones(64, np.float32)
+    save_file(tensors, copy / "adapter_model.safetensors")
+    (copy / "adapter_config.json").write_bytes((source / "adapter_config.json").read_bytes())
+    with pytest.raises(Unsupported, match="beside its updates"):
+        written(copy, tmp_path / "out")

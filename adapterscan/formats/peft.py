@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from adapterscan.formats.accounting import Accounted, Ledger, Role
+from adapterscan.formats.adalora import locate_adalora
 from adapterscan.formats.config import AdapterConfig
 from adapterscan.formats.deltas import (
     UNCLEAR,
@@ -67,6 +68,12 @@ def build_adapter(folder: str, config: AdapterConfig, weights: WeightFile) -> Ad
                 problems.append(found)
             elif found.module not in doubled | unclear:
                 deltas.append(found)
+    elif kind == "ADALORA":
+        for item in locate_adalora(config, parsed):
+            if isinstance(item, Problem):
+                problems.append(item)
+            else:
+                deltas.append(item)
     return Adapter(
         folder, config, weights, accounted, tuple(deltas), tuple(problems), patterns,
         tuple(untargeted_modules(config, modules, patterns)),

@@ -6,8 +6,9 @@ import pytest
 from adapterscan.formats.accounting import Role
 from adapterscan.reading import read
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
+from adapterscan.staging import stage
 from tests.oracle.bases import base
-from tests.oracle.measure import error, fill, look, make, our_deltas, pin, save
+from tests.oracle.measure import error, fill, load, look, make, our_deltas, pin, save
 from tests.oracle.variants import OTHERS, QV, VARIANTS
 
 TOLERANCE = 1e-5
@@ -74,3 +75,18 @@ def test_several_adapters_in_one_repository_are_read_each_by_its_own_config(tmp_
     name, layer = "model.layers.1.self_attn.k_proj", wrapped.base_model.model.model.layers[1]
     theirs = layer.self_attn.k_proj.get_delta_weight("other").detach().double().numpy()
     assert error(our_deltas(tmp_path, other)[name], theirs) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "variant", [v for v in VARIANTS if v.name.startswith("AdaLoRA")], ids=lambda v: v.name
+)
+def test_adalora_as_it_is_staged_is_loaded_as_the_same_updates(variant, tmp_path):
+    made = make(variant, tmp_path / "adapter")
+    contents = read(open_artifact(parse_ref(str(made.folder)), HubOptions()), workers=1)
+    staged = tmp_path / "staged"
+    staged.mkdir()
+    stage(contents, contents.adapters[0].adapter, staged)
+    plain = load(base(variant.base), staged)
+    assert plain.deltas.keys() == made.deltas.keys()
+    for name, delta in made.deltas.items():
+        assert error(plain.deltas[name], delta) < TOLERANCE

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from peft import LoraConfig
+from peft import AdaLoraConfig, LoraConfig
 
 QV = ("q_proj", "v_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -47,6 +47,10 @@ def _resize(model):
     model.resize_token_embeddings(44)
 
 
+ADALORA = {
+    "target_modules": list(QV), "init_r": 5, "lora_alpha": 7, "total_step": 10,
+    "init_lora_weights": False,
+}  # fmt: skip
 DOWN, GATE = "mlp.experts.down_proj", "mlp.experts.gate_up_proj"
 
 VARIANTS = (
@@ -129,6 +133,20 @@ VARIANTS = (
         compared="factors",
         partial="DoRA",
         expected=BASE_LAYER,
+    ),
+    Variant("AdaLoRA", config={**ADALORA}, make=AdaLoraConfig),
+    Variant("AdaLoRA, alpha 0", config={**ADALORA, "lora_alpha": 0}, make=AdaLoraConfig),
+    Variant(
+        "AdaLoRA, pruned",
+        config={
+            **ADALORA,
+            "rank_pattern": {
+                f"model.layers.{layer}.self_attn.{name}.lora_E": [True, False, True, kept, False]
+                for layer, kept in ((0, True), (1, False))
+                for name in QV
+            },
+        },
+        make=AdaLoraConfig,
     ),
     Variant("layer_replication", config={"layer_replication": [[0, 2], [1, 2]]}),
     Variant(
@@ -226,7 +244,6 @@ OTHERS = (
     ("OFTConfig", {"target_modules": list(QV), "oft_block_size": 8}),
     ("FourierFTConfig", {"target_modules": list(QV), "n_frequency": 20}),
     ("LNTuningConfig", {"target_modules": ["input_layernorm"]}),
-    ("AdaLoraConfig", {"target_modules": list(QV), "total_step": 10}),
     ("MissConfig", {"target_modules": list(QV), "r": 4}),
     ("RandLoraConfig", {"target_modules": list(QV), "r": 4}),
     ("PromptTuningConfig", {"num_virtual_tokens": 4, "task_type": "CAUSAL_LM"}),

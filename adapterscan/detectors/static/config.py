@@ -15,6 +15,7 @@ from typing import Any
 
 from adapterscan.detectors.detector import Detector
 from adapterscan.detectors.static.base_model import base_kind, is_hub_id
+from adapterscan.formats.adalora import adalora_scaling, initial_rank
 from adapterscan.formats.config import AdapterConfig
 from adapterscan.formats.deltas import Delta
 from adapterscan.formats.patterns import Matches
@@ -97,6 +98,9 @@ def _scaling(config: AdapterConfig) -> Iterator[Evidence]:
 
 def _declared_scales(config: AdapterConfig) -> tuple[dict[str, float], dict[str, float]]:
     """Return α and s by field, with the common rank for all."""
+    if config.peft_type == "ADALORA":
+        alpha = DEFAULT_ALPHA if config.alpha is None else config.alpha
+        return {"lora_alpha": alpha}, {"lora_alpha": adalora_scaling(config, initial_rank(config))}
     rank = float(min(max(config.r or DEFAULT_RANK, -HUGE), HUGE))
     alphas = {"lora_alpha": DEFAULT_ALPHA if config.alpha is None else config.alpha}
     alphas |= {f"alpha_pattern[{key}]": alpha for key, alpha in config.alpha_pattern.items()}

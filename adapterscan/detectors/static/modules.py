@@ -47,7 +47,7 @@ def _structure(weighed: WeighedAdapter) -> Iterator[Evidence]:
     for module in adapter.untargeted:
         subject = Subject("module", weighed.file, module)
         yield Evidence("module.untargeted", subject, "not targeted")
-    if not adapter.config.path:
+    if not adapter.config.path or adapter.config.peft_type == "ADALORA":  # prunes ranks by itself
         return
     for delta in adapter.deltas:
         declared = declared_rank(adapter.config, adapter.patterns, delta.module)

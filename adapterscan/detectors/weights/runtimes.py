@@ -14,11 +14,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from adapterscan.detectors.detector import Detector
+from adapterscan.errors import NotApplicable
 from adapterscan.formats.loading import Reading, Runtime
 from adapterscan.formats.runtimes import readings
 from adapterscan.model import Evidence, Need, Scalar, Subject
 from adapterscan.reading import Contents, WeighedAdapter
-from adapterscan.text import plural
+from adapterscan.text import plural, printable
 
 CLOSE = 1e-3  # relative; scales are kept in float32 by some
 
@@ -40,10 +41,16 @@ class _Comparison:
 
 
 def each(_: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
-    """Yield `adapter.runtime`, `adapter.runtimes_disagree` and `delta.scale_disagrees`."""
-    adapter = weighed.adapter
-    if adapter.config.peft_type != "LORA" or not adapter.deltas:
+    """Yield `adapter.runtime`, `adapter.runtimes_disagree` and `delta.scale_disagrees`.
+
+    Raises NotApplicable for other types than LoRA.
+    """
+    adapter, kind = weighed.adapter, weighed.adapter.config.peft_type
+    if not adapter.deltas or not adapter.config.path:
         return
+    if kind != "LORA":
+        named = f"of type {printable(kind, 40)}" if kind else "of no type"
+        raise NotApplicable(f"known of LoRA only; this adapter is {named}")
     results = weighed.weighed.deltas
     alive = [
         at
@@ -162,7 +169,12 @@ def _others(differing: Sequence[_Comparison]) -> str:
     for item in differing:
         note = f" ({item.reading.note})" if item.reading.note.startswith("α") else ""
         said.setdefault(f"{_does(item.reading)}{note}", []).append(item.runtime.name)
-    return "; ".join(f"{', '.join(names)} {text}" for text, names in said.items())
+    return "; ".join(f"{', '.join(_shortest(names))} {text}" for text, names in said.items())
+
+
+def _shortest(names: Sequence[str]) -> Sequence[str]:
+    """Leave out "vLLM before 0.32" beside "vLLM": all versions do the same then."""
+    return [name for name in names if not any(name.startswith(f"{other} ") for other in names)]
 
 
 def _does(reading: Reading) -> str:
