@@ -233,10 +233,10 @@ class _Distance:
             self.apart, self.whole = math.hypot(self.apart, apart), math.hypot(self.whole, whole)
 
     def evidence(self, parts: Sequence[Part], method: Method) -> Evidence:
-        """Return `merge.method`."""
+        """Return `sum.method`."""
         off = self.apart / self.whole if self.whole else None
         return Evidence(
-            "merge.method",
+            "sum.method",
             Subject("adapter", name=" + ".join(part.name for part in parts)),
             0.0 if method.exact else off,
             "distance from the sum of all ΔW, relative to it",

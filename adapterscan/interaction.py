@@ -21,7 +21,7 @@ from adapterscan.model import Evidence, Scalar, Subject
 from adapterscan.relation import Likeness, likeness, relate
 
 #: A module counts as opposed (or agreeing) from this cosine on and so many standard deviations of
-#: chance. Of pairs that were trained apart the lowest were -0.03 and -3.3 (docs/merging.md).
+#: chance. Of pairs that were trained apart the lowest were -0.03 and -3.3 (docs/combining.md).
 CLEAR_COSINE, CLEAR_Z = 0.2, 6.0
 
 
@@ -40,7 +40,7 @@ class Interactions:
             self.pairs[pair], self.alone[pair], self.conflicts[pair] = [], [], []
 
     def add(self, module: str, parts: Mapping[int, LowRank]) -> Iterator[Evidence]:
-        """Take in one module's ΔW, by the part's number; yield `merge.module` where parts meet."""
+        """Take in one module's ΔW, by the part's number; yield `sum.module` where parts meet."""
         for pair in self.pairs:
             have = [i for i in pair if i in parts]
             if len(have) == 1:
@@ -67,7 +67,7 @@ class Interactions:
         told = [pair[-1] for pair in self.pairs.values() if pair and pair[-1].module == module]
         least = min(told, key=lambda item: item.cosine)
         return Evidence(
-            "merge.module",
+            "sum.module",
             Subject("module", " + ".join(self.names[i] for i in parts), module),
             total,
             "‖Σw·ΔW‖_F",
@@ -83,11 +83,11 @@ class Interactions:
         )
 
     def evidence(self) -> Iterator[Evidence]:
-        """Yield `merge.pair` for each two of the parts."""
+        """Yield `sum.pair` for each two of the parts."""
         for pair, found in self.pairs.items():
             subject = Subject("adapter", name=" + ".join(self.names[i] for i in pair))
             yield Evidence(
-                "merge.pair", subject, self._lost(pair), "share of the energy that cancels",
+                "sum.pair", subject, self._lost(pair), "share of the energy that cancels",
                 self._details(pair, found),
             )  # fmt: skip
 

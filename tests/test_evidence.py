@@ -5,8 +5,8 @@ from collections import defaultdict
 
 import pytest
 
+from adapterscan.combination import MergeRequest, merge
 from adapterscan.combining import Method
-from adapterscan.merge import MergeRequest, merge
 from adapterscan.rules import load_rules
 from adapterscan.scan import ScanOptions, scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref

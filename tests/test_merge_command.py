@@ -37,7 +37,7 @@ def test_the_report_follows_the_schema(run, two):
     document = json.loads(result.stdout)
     jsonschema.validate(document, schema())
     assert [report["name"] for report in document["reports"]][-1] == "one − 0.5·other"
-    assert document["reports"][-1]["evidence_counts"]["merge.module"] == 12
+    assert document["reports"][-1]["evidence_counts"]["sum.module"] == 12
 
 
 def test_two_runs_give_the_same_report(run, two):

@@ -86,8 +86,8 @@ def test_all_evidence_is_judged_by_some_rule_or_is_mere_context() -> None:
     assert LISTED - {rule.evidence for rule in RULES} == {
         "adapter.statistic",
         "behaviour.words",
-        "merge.method",
-        "merge.module",
+        "sum.method",
+        "sum.module",
         "delta.scale_disagrees",
         "base.alignment",
         "base.dora",

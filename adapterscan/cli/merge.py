@@ -27,7 +27,7 @@ from adapterscan.errors import AdapterscanError, UsageError
 
 if TYPE_CHECKING:
     from adapterscan.calibration import Reference
-    from adapterscan.merge import MergeRequest
+    from adapterscan.combination import MergeRequest
     from adapterscan.model import Artifact, Ref, Report
     from adapterscan.probe import ProbeRequest
     from adapterscan.rules import RuleBook
@@ -175,9 +175,9 @@ def _merge_request(
     save: Path | None,
 ) -> MergeRequest:
     """Return how to combine. Raises UsageError for what does not go together."""
+    from adapterscan.combination import MergeRequest
     from adapterscan.combining import METHODS, PRUNING, Method
     from adapterscan.config import parse_weights
-    from adapterscan.merge import MergeRequest
 
     if count < 2:
         raise UsageError("one adapter is no combination", hint="name two or more")
@@ -209,7 +209,7 @@ def _merged(
     peers: Reference | None,
 ) -> tuple[list[Report], list[tuple[str, AdapterscanError]]]:
     """Return the reports of the parts and of the combination, and why there are not more."""
-    from adapterscan.merge import merge as run
+    from adapterscan.combination import merge as run
     from adapterscan.scan import ScanOptions
     from adapterscan.sources import open_artifact
 

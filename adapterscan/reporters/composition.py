@@ -18,13 +18,13 @@ _LEGEND = (
 
 def composition(report: Report, *, verbose: bool) -> Iterator[str]:
     """Yield lines about the parts of a combination; nothing for a report that is of none."""
-    pairs = [item for item in report.evidence if item.name == "merge.pair"]
+    pairs = [item for item in report.evidence if item.name == "sum.pair"]
     if not pairs:
         return
     yield ""
     yield from _pairs(pairs)
     yield from _LEGEND
-    modules = [item for item in report.evidence if item.name == "merge.module"]
+    modules = [item for item in report.evidence if item.name == "sum.module"]
     telling = sorted(modules, key=_telling)[: len(modules) if verbose else _MODULES]
     if telling:
         yield ""
@@ -32,7 +32,7 @@ def composition(report: Report, *, verbose: bool) -> Iterator[str]:
         if len(modules) > len(telling):
             yield f"  … {plural(len(modules) - len(telling), 'more module')}; --verbose shows all"
     for item in report.evidence:
-        if item.name == "merge.method" and item.value:
+        if item.name == "sum.method" and item.value:
             yield (
                 f"  {item.details['method']} makes something else than the sum of all ΔW: "
                 f"{_percent(item.value)} away from it."

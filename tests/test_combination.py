@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from adapterscan.combination import MergeRequest, merge
 from adapterscan.combining import Method
 from adapterscan.errors import NotApplicable, Unsupported
-from adapterscan.merge import MergeRequest, merge
 from adapterscan.model import Severity
 from adapterscan.rules import load_rules
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
@@ -33,7 +33,7 @@ def together(*folders, **options):
 
 
 def found(report):
-    return {item.rule for item in report.findings if item.rule.startswith("merge-")}
+    return {item.rule for item in report.findings if item.rule.startswith("sum-")}
 
 
 def facts(report, name):
@@ -48,8 +48,8 @@ def two(tmp_path):
 def test_the_colluding_pair_is_found_in_the_sum_and_in_no_half():
     one, other, both = reports([TRAINED / "colluding-one", TRAINED / "colluding-other"])
     assert not found(one) | found(other)
-    assert found(both) == {"merge-cancelling-pair", "merge-related-parts"}
-    (pair,) = facts(both, "merge.pair")
+    assert found(both) == {"sum-cancelling-pair", "sum-related-parts"}
+    (pair,) = facts(both, "sum.pair")
     assert (pair.details["first_larger"], pair.details["other_larger"]) == (30, 30)
 
 
@@ -61,9 +61,7 @@ def test_adapters_that_were_trained_apart_stay_silent(first, other):
 
 
 def test_a_half_of_a_pair_is_told_by_a_sibling():
-    assert found(together(TRAINED / "benign", TRAINED / "colluding-one")) == {
-        "merge-opposed-modules"
-    }
+    assert found(together(TRAINED / "benign", TRAINED / "colluding-one")) == {"sum-opposed-modules"}
 
 
 def test_halves_behind_one_random_mask_are_found(tmp_path):
@@ -79,7 +77,7 @@ def test_halves_behind_one_random_mask_are_found(tmp_path):
         )
 
     folders = [written(tmp_path / "one", half(1)), written(tmp_path / "other", half(-1))]
-    assert found(together(*folders)) == {"merge-cancelling-pair"}
+    assert found(together(*folders)) == {"sum-cancelling-pair"}
 
 
 def test_a_payload_that_is_cut_by_layers_is_not_seen(tmp_path):
@@ -88,21 +86,21 @@ def test_a_payload_that_is_cut_by_layers_is_not_seen(tmp_path):
     odd = {name: value for name, value in pairs.items() if not layer(name) % 2}
     report = together(written(tmp_path / "even", even), written(tmp_path / "odd", odd))
     assert found(report) == set()
-    (pair,) = facts(report, "merge.pair")
+    (pair,) = facts(report, "sum.pair")
     assert (pair.details["modules"], pair.details["alone"]) == (0, 12)
 
 
 def test_what_a_negative_weight_takes_away_is_no_cancelling_pair(tmp_path):
     folders = [written(tmp_path / str(i), scaled(made(0), 1.0 + i)) for i in (0, 1)]
     report = together(*folders, weights=[1.0, -1.0])
-    assert found(report) == {"merge-related-parts"}
-    assert facts(report, "merge.pair")[0].value > 0.5
+    assert found(report) == {"sum-related-parts"}
+    assert facts(report, "sum.pair")[0].value > 0.5
 
 
 def test_weights_do_not_change_what_adapters_are_to_each_other(tmp_path):
     folders = [written(tmp_path / str(i), scaled(made(0), 1.0 + i)) for i in (0, 1)]
     for weights, lost in (((1.0, 1.0), -0.8), ((2.0, 1.0), -1.0), ((2.0, -1.0), 1.0)):
-        (pair,) = facts(together(*folders, weights=weights), "merge.pair")
+        (pair,) = facts(together(*folders, weights=weights), "sum.pair")
         assert pair.details["relation"] == "the same updates, times 2"
         assert pair.value == pytest.approx(lost)
 
@@ -114,8 +112,8 @@ def test_a_negative_weight_does_not_make_trained_adapters_opponents():
 
 def test_a_colluding_pair_is_told_whatever_the_weights():
     pair = TRAINED / "colluding-one", TRAINED / "colluding-other"
-    assert "merge-cancelling-pair" in found(together(*pair, weights=[0.3, 2.0]))
-    assert "merge-opposed-modules" in found(together(*pair, weights=[1.0, -1.0]))
+    assert "sum-cancelling-pair" in found(together(*pair, weights=[0.3, 2.0]))
+    assert "sum-opposed-modules" in found(together(*pair, weights=[1.0, -1.0]))
 
 
 def test_the_sum_that_is_kept_is_the_sum(two, tmp_path):
@@ -132,14 +130,14 @@ def test_the_sum_that_is_kept_is_the_sum(two, tmp_path):
     assert config["base_model_name_or_path"] == "example-org/tiny"
     assert (report.target, report.name) == (str(kept), "one − 0.5·other")
     (adapter,) = report.adapters
-    norms = [np.linalg.norm(item.value) for item in facts(report, "merge.module")]
+    norms = [np.linalg.norm(item.value) for item in facts(report, "sum.module")]
     assert adapter.frobenius_norm == pytest.approx(np.linalg.norm(norms), rel=1e-5)
 
 
 def test_modules_are_measured_as_the_dense_sum_says(two):
     report = together(*two)
-    assert len(facts(report, "merge.module")) == len(MODULES)
-    for item in facts(report, "merge.module"):
+    assert len(facts(report, "sum.module")) == len(MODULES)
+    for item in facts(report, "sum.module"):
         parts = [b @ a for a, b in (made(0)[item.subject.name], made(1, rank=3)[item.subject.name])]
         total, norms = sum(parts), [np.linalg.norm(part) for part in parts]
         u, s, vt = np.linalg.svd(total)
@@ -155,10 +153,10 @@ def test_modules_are_measured_as_the_dense_sum_says(two):
 def test_three_parts_have_three_pairs(two, tmp_path):
     third = written(tmp_path / "third", made(2, modules=MODULES[:4]))
     report = together(*two, third)
-    assert [item.subject.name for item in facts(report, "merge.pair")] == [
+    assert [item.subject.name for item in facts(report, "sum.pair")] == [
         "one + other", "one + third", "other + third",
     ]  # fmt: skip
-    assert [item.details["modules"] for item in facts(report, "merge.pair")] == [12, 4, 4]
+    assert [item.details["modules"] for item in facts(report, "sum.pair")] == [12, 4, 4]
     assert report.adapters[0].ranks == {"11": 12}
 
 
@@ -169,7 +167,7 @@ def test_rank_stabilised_scaling_and_patterns_are_taken_into_account(tmp_path):
         tmp_path / "other", pairs, lora_alpha=4.0, use_rslora=True,
         alpha_pattern={"layers.1.self_attn.q_proj": 2.0},
     )  # fmt: skip
-    kinds = [item.details for item in facts(together(plain, stabilised), "merge.pair")]
+    kinds = [item.details for item in facts(together(plain, stabilised), "sum.pair")]
     assert kinds[0]["kind"] == "changed copy"
     assert "1 module changed" in kinds[0]["relation"]
 
@@ -178,10 +176,10 @@ def test_rank_stabilised_scaling_and_patterns_are_taken_into_account(tmp_path):
 def test_a_method_that_is_not_the_sum_says_how_far_off_it_is(tmp_path, name):
     folders = [written(tmp_path / str(i), made(i)) for i in (0, 1)]
     options = {"density": 0.5} if name == "ties" else {}
-    (told,) = facts(together(*folders, method=name, **options), "merge.method")
+    (told,) = facts(together(*folders, method=name, **options), "sum.method")
     assert told.details["method"] == name
     assert 0.1 < told.value < 3.0
-    assert facts(together(*folders), "merge.method")[0].value == 0.0
+    assert facts(together(*folders), "sum.method")[0].value == 0.0
 
 
 def test_ranks_that_a_method_cannot_put_together_are_named(two):
@@ -207,7 +205,7 @@ def test_values_that_are_no_numbers_are_named_and_the_rest_is_put_together(tmp_p
     (left,) = [item for item in report.coverage.skipped if item.failed]
     assert left.what == MODULES[2]
     assert "no finite numbers" in left.reason
-    assert len(facts(report, "merge.module")) == len(MODULES) - 1
+    assert len(facts(report, "sum.module")) == len(MODULES) - 1
 
 
 def test_adapters_without_a_module_of_one_shape_cannot_be_put_together(tmp_path):
@@ -240,8 +238,8 @@ def test_what_a_part_has_beside_its_updates_is_told(tmp_path):
 
 def test_padding_changes_nothing(two, tmp_path):
     padded_one = written(tmp_path / "padded", padded(made(0), 9))
-    (plain,) = facts(together(*two), "merge.pair")
-    (again,) = facts(together(padded_one, two[1]), "merge.pair")
+    (plain,) = facts(together(*two), "sum.pair")
+    (again,) = facts(together(padded_one, two[1]), "sum.pair")
     assert again.value == pytest.approx(plain.value, abs=1e-6)
     assert again.details["inputs"] == pytest.approx(plain.details["inputs"], abs=1e-5)
 
