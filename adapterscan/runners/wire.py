@@ -64,6 +64,7 @@ ANSWERS: Mapping[str, Callable[[Any], Any]] = {
     "promising": list,
     "read_out": _read_out,
     "heed": list,
+    "stir": _scores,
     "generate": _ids,
     "logits": _outputs,
     "leaning": list,
@@ -91,6 +92,8 @@ def arguments(method: str, given: Sequence[Any]) -> list[Any]:
             return [tuple(given[0]), given[1]]
         case "heed":
             return [tuple(given[0]), _ids(given[1]), given[2]]
+        case "stir":
+            return [_ids(given[0]), _tails(given[1]), _ids(given[2])]
         case "generate":
             return [Side(given[0]), _ids(given[1]), *given[2:]]
         case "logits":
