@@ -185,8 +185,8 @@ def _drawn(tables: Mapping[str, Any]) -> list[str]:
         return []
     return [
         "Attacks that nobody knew: trigger, payload and hyperparameters were drawn by lot after "
-        "the probes were frozen, and nobody had looked at any when these probes asked them. A lot of "
-        "which something was looked at since counts as *looked at* above.",
+        "the probes were frozen, and nobody had looked at any when these probes asked them. What "
+        "was looked at since counts as *looked at* above.",
         table(tables["drawn"]),
         "By category:",
     ]
