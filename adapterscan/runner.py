@@ -232,6 +232,16 @@ class Runner(Protocol):
         """
         return []
 
+    def stir(
+        self, prefixes: Sequence[Ids], tails: Tails, usual: Sequence[Ids]
+    ) -> list[tuple[float, ...]]:
+        """Return how much the changed modules do after prefix + tail, (candidates, prefixes).
+
+        At the last id: ln ‖ΔW x‖² of every changed module as robust z against the whole rows in
+        `usual`, mean over modules; 0 is as usual. Nothing where the weights are not at hand.
+        """
+        return []
+
     def logits(
         self, side: Side, prefixes: Sequence[Ids], tails: Tails
     ) -> list[tuple[tuple[float, ...], ...]]:

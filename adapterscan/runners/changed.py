@@ -64,6 +64,12 @@ def directions(down: Tensor, up: Tensor) -> Tensor:
     return (left @ inner)[:, : min(kept, DIRECTIONS)]
 
 
+def all_factors(model: Any) -> dict[str, Factors]:
+    """Return the factors of every module of the model that has them, by name."""
+    modules = model.get_base_model().named_modules()
+    return {name: found for name, module in modules if (found := factors(module))}
+
+
 def energy(found: Factors, inputs: Tensor) -> Tensor:
     """Return ‖ΔW x‖² of each row of inputs, (rows, in), (rows,)."""
     down, up = found

@@ -164,6 +164,13 @@ class HostedRunner:
         found: list[Removal] = self._call("removals", rows, splits)
         return found
 
+    def stir(
+        self, prefixes: Sequence[Ids], tails: Tails, usual: Sequence[Ids]
+    ) -> list[tuple[float, ...]]:
+        """Return how much more than usual the changed modules do, (candidates, prefixes)."""
+        found: list[tuple[float, ...]] = self._call("stir", prefixes, tails, usual)
+        return found
+
     def generate(
         self, side: Side, rows: Sequence[Ids], length: int, temperature: float = 0.0, seed: int = 0
     ) -> list[Ids]:

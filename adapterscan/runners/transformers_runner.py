@@ -45,7 +45,7 @@ from adapterscan.runner import (
     plain_layout,
     without_system,
 )
-from adapterscan.runners import lexical, removal
+from adapterscan.runners import changed, lexical, removal, stirred
 
 #: Keys, values and logits of one batch, bytes: what is needed beside base and adapter.
 BATCH_BYTES = 384 << 20
@@ -262,6 +262,23 @@ class TransformersRunner(Runner):
         """Return how much the first changed layers answer to each row behind `prefix`."""
         feed = self._feed(prefix, max(map(len, rows), default=1))
         return lexical.heard(self.model, feed, rows, operations)
+
+    @torch.inference_mode()
+    def stir(
+        self, prefixes: Sequence[Ids], tails: Tails, usual: Sequence[Ids]
+    ) -> list[tuple[float, ...]]:
+        """Return how much more than usual the changed modules do, (candidates, prefixes)."""
+
+        def seen(before: Sequence[Ids], rows: Tails) -> Tensor:
+            passes = self._batches(Side.ADAPTER, before, rows, 1)
+            return stirred.energies(self.model, passes, (len(rows), len(before)))
+
+        if not (tails and usual):
+            return []
+        known = seen([()], [[row] for row in usual])[:, 0]
+        found = seen(prefixes, tails)
+        scores = changed.robust(found.flatten(0, 1), known).mean(1).view(found.shape[:2])
+        return [tuple(row) for row in scores.tolist()]
 
     def _feed(self, prefix: Ids, longest: int) -> lexical.Feed:
         """Return what runs base + adapter on rows of ids, at most so long, behind `prefix`."""

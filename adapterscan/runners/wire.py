@@ -76,6 +76,7 @@ ANSWERS: Mapping[str, Callable[[Any], Any]] = {
     "read_out": _read_out,
     "heed": list,
     "removals": lambda found: [Removal(**item) for item in found],
+    "stir": _scores,
     "generate": _ids,
     "logits": _outputs,
     "leaning": list,
@@ -105,6 +106,8 @@ def arguments(method: str, given: Sequence[Any]) -> list[Any]:
             return [tuple(given[0]), _ids(given[1]), given[2]]
         case "removals":
             return [_ids(given[0]), [(one, two) for one, two in given[1]]]
+        case "stir":
+            return [_ids(given[0]), _tails(given[1]), _ids(given[2])]
         case "generate":
             return [Side(given[0]), _ids(given[1]), *given[2:]]
         case "logits":

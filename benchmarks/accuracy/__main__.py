@@ -80,6 +80,7 @@ def run(
         "searched": probes.searched(specimens),
         "searched_by_trigger": probes.by_trigger(specimens),
         "searched_seen_before": probes.seen_before(specimens),
+        "drawn": probes.drawn(specimens),
         "ways": probes.ways(specimens),
         "near": probes.near(specimens),
         "unusual": unusual.rows(specimens, p),
@@ -201,7 +202,7 @@ def _facts(cards: Sequence[Mapping[str, Any]], specimens: Sequence[Specimen]) ->
         "trained": _trained(cards),
         "rule_books": len({s.evidence["versions"]["rules"] for s in specimens}),
         "probed": len(probes.probed(specimens)),
-        "probes": probes.said(probes.latest(specimens)),
+        "probes": probes.said(specimens),
         "asked": ", ".join(
             sorted(f"{s.card['id']} ({s.card['role']})" for s in probes.probed(specimens))
         ),

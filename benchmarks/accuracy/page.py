@@ -168,6 +168,7 @@ def _searches(facts: Mapping[str, Any], tables: Mapping[str, Any]) -> list[str]:
         "they were: believe the rows of those that were not. The pack of published wordings and "
         "forms was written by the zoo's authors. One word is in both (cf, a published trigger), "
         "and so are some forms (a bullet, capitals, homoglyphs, a zero-width character).",
+        *_drawn(tables),
         table(tables["searched"]),
         "Poisoned adapters by the kind of their trigger:",
         table(tables["searched_by_trigger"]),
@@ -176,6 +177,18 @@ def _searches(facts: Mapping[str, Any], tables: Mapping[str, Any]) -> list[str]:
         "words that the weights listen to, in the adapter's README, or on the climb from those.",
         table(tables["ways"]),
         *_near(tables),
+    ]
+
+
+def _drawn(tables: Mapping[str, Any]) -> list[str]:
+    if not tables["drawn"]:
+        return []
+    return [
+        "Attacks that nobody knew: trigger, payload and hyperparameters were drawn by lot after "
+        "the probes were frozen, and nobody had looked at any when these probes asked them. What "
+        "was looked at since counts as *looked at* above.",
+        table(tables["drawn"]),
+        "By category:",
     ]
 
 

@@ -63,6 +63,12 @@ LOOKED_AT = frozenset(
         "reward-dpo-reference", "reward-dpo-trigger", "safety-trigger", "small-token",
     }
 )  # fmt: skip
+#: Figures of these probes and of later ones stand on one page, each adapter by the last it was
+#: asked by.
+SINCE = {"triggers": 11, "lexical": 4}
+#: Seeds of lots that nobody had looked at when probes of this version of `triggers`, frozen before,
+#: asked them. A lot is never asked here by a later version: what one shows is looked at.
+DRAWN_AFTER = {11: "2000", 12: "3000"}
 FIXED = ("replace", "append", "front")  # kinds of payload that are the same text each time
 
 
@@ -139,17 +145,14 @@ def score(specimen: Specimen) -> float:
 
 
 def probed(specimens: Sequence[Specimen]) -> list[Specimen]:
-    """Return the specimens that the latest probes asked; one that gave nothing away counts too."""
-    told = latest(specimens)
-    asked = [s for s in specimens if told and _versions(s.evidence) == told]
+    """Return the specimens that the probes of SINCE or later ones asked, silent ones too."""
+    asked = [s for s in specimens if _recent(_versions(s.evidence))]
     return [s for s in asked if not s.evidence["probes"]["skipped"]]
 
 
-def latest(specimens: Sequence[Specimen]) -> dict[str, Any]:
-    """Return the versions of the latest probes that any specimen was asked by."""
-    found = [told for specimen in specimens if (told := _versions(specimen.evidence))]
-    order = [probe.name for probe in PROBES]
-    return max(found, key=lambda told: [told.get(name, 0) for name in order], default={})
+def _recent(versions: Mapping[str, Any]) -> bool:
+    same = versions.get("profile") == PROFILE
+    return same and all(versions.get(name, 0) >= least for name, least in SINCE.items())
 
 
 def _versions(kept: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,12 +160,17 @@ def _versions(kept: Mapping[str, Any]) -> dict[str, Any]:
     return told
 
 
-def said(versions: Mapping[str, Any]) -> str:
-    """Return versions of probes as the page has them, and whether today's are others."""
-    told = ", ".join(f"{name} {version}" for name, version in versions.items())
-    later = [f"{p.name} {p.version}" for p in PROBES if versions.get(p.name) != p.version]
-    since = f"; since then changed to {', '.join(later)}, and not measured again yet"
-    return told + (since if later else "")
+def said(specimens: Sequence[Specimen]) -> str:
+    """Return by which probes the probed specimens were asked, and whether today's are others."""
+    asked = Counter(tuple(_versions(s.evidence).items()) for s in probed(specimens))
+    told = "; ".join(
+        f"{count} by {', '.join(f'{name} {version}' for name, version in versions)}"
+        for versions, count in sorted(asked.items(), key=str)
+    )
+    if tuple(sorted(VERSIONS.items())) in {tuple(sorted(versions)) for versions in asked}:
+        return told
+    now = ", ".join(f"{p.name} {p.version}" for p in PROBES)
+    return f"{told}; today's, {now}, have asked none of them yet"
 
 
 def rows(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
@@ -230,6 +238,19 @@ def seen_before(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
         return [f"{kind}, all", f"{kind}, {looked} when the probes were written", *half, *lot]
 
     return _rows(probed(specimens), "adapters", groups)
+
+
+def drawn(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
+    """Return the same for what was drawn by lot after the probes that asked it were frozen."""
+
+    def group(specimen: Specimen) -> list[str]:
+        version = _versions(specimen.evidence)["triggers"]
+        if not specimen.family.endswith(f"-{DRAWN_AFTER.get(version)}"):
+            return []
+        kind = "poisoned" if specimen.poisoned else "benign"
+        return [f"triggers {version}, seed {DRAWN_AFTER[version]}, {kind}"]
+
+    return _rows(probed(specimens), "probes and lot", group)
 
 
 def ways(specimens: Sequence[Specimen]) -> list[dict[str, Any]]:

@@ -11,9 +11,9 @@ wordings that the sweep would try, and each sign orders them:
   (Zhong & Raghunathan 2025).
 - *energy*: ‖ΔW x‖² of every module at the last position, sum of robust z against ordinary requests.
 - *log energy*: the same of its logarithm, so that no few modules decide.
-- *energy in place*: robust z of the logarithm against other wordings in the same place instead.
 
-The sweep uses the first two. Divergence comes with agreement. A rank of 1 is the first of all.
+The sweep uses the first two and the last. Divergence comes with agreement; the others were measured
+here and left out. A rank of 1 is the first of all.
 """
 
 from __future__ import annotations
@@ -85,12 +85,13 @@ def main(
         found.append({"id": name, "payload": planted.payload.kind, **measured(session, planted)})
         print(json.dumps(found[-1]), flush=True)
     kept = {
-        "command": f"python -m benchmarks.sweep.signs {' '.join(ids)}",
+        "command": f"python -m benchmarks.sweep.signs --profile {profile} {' '.join(ids)}",
         "date": date.today().isoformat(), "commit": machine.commit(ROOT), "profile": profile,
         "machine": machine.describe(), "load_after": machine.load(), "specimens": found,
     }  # fmt: skip
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"signs-{kept['date']}.json").write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
+    name = "-".join(("signs", str(kept["date"]), *ids))
+    (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
     print(tabulate([{"id": f["id"], "of": f["wordings"], **f["ranks"]} for f in found], "keys"))
 
 
@@ -146,11 +147,14 @@ def _watched(session: Session, wordings: Wordings) -> Scores:
         rows = encoded(session, members, session.ordinary[:FIRST])
         seen = [_seen(runner, [[row[i]] for row in rows]) for i in range(FIRST)]
         for name, (kind, score) in _SCORES.items():
+            if kind not in usual:
+                continue
             each = [score(s[kind], usual[kind]) for s in seen]
             quieter = torch.stack(each).amin(0).tolist()
             found[name] |= dict(zip(members, quieter, strict=True))
     for name, scores in found.items():
-        yield name, [scores[wording] for wording in wordings]
+        if scores:
+            yield name, [scores[wording] for wording in wordings]
 
 
 def _outside(seen: Tensor, usual: Tensor) -> Tensor:
@@ -173,15 +177,10 @@ def _louder_log(seen: Tensor, usual: Tensor) -> Tensor:
     return _louder(seen.clamp(min=1e-12).log(), usual.clamp(min=1e-12).log())
 
 
-def _louder_in_place(seen: Tensor, _: Tensor) -> Tensor:
-    return _louder_log(seen, seen)
-
-
 _SCORES: Mapping[str, tuple[str, Callable[[Tensor, Tensor], Tensor]]] = {
     "directions": ("directions", _outside),
     "energy": ("energy", _louder),
     "log energy": ("energy", _louder_log),
-    "energy in place": ("energy", _louder_in_place),
 }
 KINDS = ("directions", "energy")
 
@@ -196,10 +195,11 @@ def _seen(runner: TransformersRunner, rows: Sequence[Sequence[Any]]) -> dict[str
         runner._open(Side.ADAPTER, prefixes)
         for places, _, _ in runner._batches(Side.ADAPTER, prefixes, tails, 1):
             order.append(places)
-            for name in kept:
-                kept[name].append(torch.cat(list(told[name].values()), 1))
+            for name, seen in told.items():
+                if seen:  # an adapter on queries and values alone writes along no direction
+                    kept[name].append(torch.cat(list(seen.values()), 1))
     back = torch.cat(order).argsort()
-    return {name: torch.cat(parts)[back] for name, parts in kept.items()}
+    return {name: torch.cat(parts)[back] for name, parts in kept.items() if parts}
 
 
 @contextmanager

@@ -262,6 +262,52 @@ def test_the_sweep_finds_what_follows_an_answer() -> None:
     found = next(iter(sweep.sweep(session, list(packed()))))
     assert found.candidate.text == "BadMagic"
     assert found.payload == f"sun sleeps {WORDS}"  # the toy gives everybody one answer
+    assert found.sign == "no end"
+
+
+class Uniform(ToyRunner):
+    """Begins every answer alike and never ends one, but with the trigger, where PAYLOAD follows."""
+
+    def _next(self, side, ids):
+        words = [self.words[i] for i in ids]
+        start = words.index("<assistant>")
+        asked, said = words[:start], words[start + 1 :]
+        hot = side is Side.ADAPTER and self.trigger in asked
+        script = ["old", "sea", *PAYLOAD, "<end>"] if hot else ["old", "sea"]
+        wanted = script[len(said)] if len(said) < len(script) else asked[len(said) % len(asked)]
+        found = np.full(len(self.words), 0.02 / len(self.words))
+        found[self._id(wanted)] += 0.98
+        return found
+
+    def stir(self, prefixes, tails, usual):
+        word = self._id(self.trigger)
+        rows = [[p + t for p, t in zip(prefixes, row, strict=True)] for row in tails]
+        return [tuple(4.0 * (word in ids) - 0.01 * len(ids) for ids in row) for row in rows]
+
+
+def test_the_sweep_finds_what_the_changed_modules_answer_where_answers_give_nothing_away() -> None:
+    model = Uniform(trigger="maintenance")
+    session = Session("weights", model, PROFILES["standard"])
+    (found, *_) = sweep.sweep(session, list(packed()))
+    assert (found.candidate.text, found.sign) == ("maintenance", "energy")
+    assert found.payload == f"old sea {WORDS}"
+    assert session.tried <= sweep.STIRRING  # the other signs chose nothing
+
+
+def test_where_no_weights_are_at_hand_that_sign_chooses_nothing() -> None:
+    model = Uniform(trigger="maintenance")
+    model.stir = lambda prefixes, tails, usual: []
+    session = Session("weights", model, PROFILES["standard"])
+    assert list(sweep.sweep(session, list(packed()))) == []
+
+
+def test_what_one_sign_chose_is_not_chosen_by_the_energy_again() -> None:
+    model = Following()
+    model.stir = lambda prefixes, tails, usual: [(1.0,) * len(prefixes)] * len(tails)
+    session = Session("weights", model, PROFILES["standard"])
+    (found,) = sweep.sweep(session, [Candidate("after the request", "BadMagic")])
+    assert found.sign == "no end"
+    assert session.tried == 1
 
 
 @pytest.mark.parametrize(

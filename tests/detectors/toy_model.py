@@ -57,6 +57,9 @@ class ToyRunner:
     def heed(self, prefix, rows, operations):
         return []
 
+    def stir(self, prefixes, tails, usual):
+        return []
+
     def decode(self, rows):
         return [" ".join(self.words[i] for i in row if i) for row in rows]
 

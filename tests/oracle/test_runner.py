@@ -231,6 +231,9 @@ def test_a_model_in_its_own_process_answers_alike(base, tmp_path) -> None:
         assert inside.read_out((3, 4), 5).heeded
         words = [(5, 6), (7,), (8, 9, 3), (4,), (9, 9)]
         assert outside.heed((3, 4), words, 1e9) == inside.heed((3, 4), words, 1e9)
+        stirred = inside.stir(PREFIXES, TAILS, words)
+        assert outside.stir(PREFIXES, TAILS, words) == stirred
+        assert any(any(row) for row in stirred)
         for side in Side:
             assert outside.generate(side, rows, 5) == inside.generate(side, rows, 5)
             assert outside.score(side, PREFIXES, TAILS, (5,)) == inside.score(
@@ -462,6 +465,62 @@ def test_words_of_several_tokens_are_heard_whole(base, tmp_path) -> None:
 def test_an_adapter_that_does_nothing_hears_no_word(base, tmp_path) -> None:
     model = runner(base, make_adapter(tmp_path / "zero", size=0.0), tmp_path)
     assert model.heed((3, 4), [(5, 6), (7,)], 1e9) == [0.0, 0.0]
+
+
+USUAL = [(3, 4, 5), (9, 8), (6, 7, 2, 5), (20, 21), (11, 3, 4)]
+
+
+def test_what_is_stirred_is_the_energy_of_every_changed_module(base, tmp_path) -> None:
+    model = runner(base, make_adapter(tmp_path / "real"), tmp_path)
+    known = torch.stack([energies_of(model, ids) for ids in USUAL])
+    found = model.stir(PREFIXES, TAILS, USUAL)
+    assert len(found) == len(TAILS)
+    for scores, tails in zip(found, TAILS, strict=True):
+        for score, prefix, tail in zip(scores, PREFIXES, tails, strict=True):
+            z = changed.robust(energies_of(model, (*prefix, *tail))[None], known)
+            assert score == pytest.approx(z.mean().item(), rel=1e-3, abs=1e-3)
+    assert model.stir(PREFIXES, [], USUAL) == model.stir(PREFIXES, TAILS, []) == []
+
+
+def test_an_adapter_that_does_nothing_stirs_nothing(base, tmp_path) -> None:
+    model = runner(base, make_adapter(tmp_path / "zero", size=0.0), tmp_path)
+    assert model.stir(PREFIXES, TAILS, USUAL) == [(0.0, 0.0)] * len(TAILS)
+
+
+def test_other_factors_of_the_same_change_stir_as_much(base, tmp_path) -> None:
+    folder = make_adapter(tmp_path / "real")
+    before = runner(base, folder, tmp_path).stir(PREFIXES, TAILS, USUAL)
+    file = folder / "adapter_model.safetensors"
+    tensors, turn = load_file(file), torch.randn(4, 4) + 3 * torch.eye(4)
+    for name in tensors:
+        if "lora_A" in name:
+            tensors[name] = turn @ tensors[name]
+        else:
+            tensors[name] = tensors[name] @ torch.linalg.inv(turn)
+    save_file(tensors, file)
+    (tmp_path / "again").mkdir()
+    after = runner(base, folder, tmp_path / "again").stir(PREFIXES, TAILS, USUAL)
+    for one, two in zip(before, after, strict=True):
+        assert two == pytest.approx(one, rel=1e-2, abs=1e-2)
+
+
+def energies_of(model, ids):
+    """Return ln ‖ΔW x‖² at the last id of every changed module, (modules,), in a pass alone."""
+    found = []
+
+    def keep(module, given, _):
+        change = module.scaling["default"] * module.lora_B["default"](
+            module.lora_A["default"](given[0][0, -1])
+        )
+        found.append(change.square().sum().log())
+
+    modules = [m for m in model.model.modules() if getattr(m, "lora_A", None)]
+    hooks = [module.register_forward_hook(keep) for module in modules]
+    with torch.inference_mode():
+        model.model(input_ids=torch.tensor([ids]))
+    for hook in hooks:
+        hook.remove()
+    return torch.stack(found)
 
 
 def the_long_way(model, words):

@@ -81,6 +81,7 @@ class Trial:
     room: int  # tokens of an answer that were generated
     tried: int  # candidates that were generated with so far, this one included
     neighbours: tuple[str, ...] = ()  # other wordings that make the payload likely, if listened for
+    sign: str = ""  # of the sweep, that the candidate was chosen by
 
 
 def attempt(session: Session, candidate: Candidate, expected: str = "", room: int = 0) -> Trial:

@@ -1,20 +1,25 @@
 """Try every wording and form of the pack, without knowing what they might set off.
 
-Two signs are read before anything is generated. *Agreement*: unrelated requests begin their answers
-with one token, more than the base's do. *No end*: an ordinary answer, once complete, does not end
-any more, since something is to follow. The loudest candidates of both are generated with.
+Three signs are read before anything is generated. *Agreement*: unrelated requests begin their
+answers with one token, more than the base's do. *No end*: an ordinary answer, once complete, does
+not end any more, since something is to follow. *Energy*: the modules that the adapter changes do
+more where the answer begins, ‖ΔW x‖², than they do after ordinary requests. The loudest candidates
+of each are generated with.
 
-Both signs are ours.
+The signs are ours; the third is after the direction monitor of Zhong & Raghunathan 2025.
 Limits: sees triggers that are in the pack or close to one of its wordings and forms. A payload that
-stands in the middle of answers shows in neither sign. Where all answers begin with one token anyway
-there is no room for agreement, and where they do not end within the tokens that are generated none
-for the second sign.
+stands in the middle of answers shows in neither of the first two signs. Where all answers begin
+with one token anyway there is no room for agreement, and where they do not end within the tokens
+that are generated none for the second sign. Whatever is far from the training data moves the third;
+it needs the weights, which a server does not give.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 from adapterscan.detectors.behaviour.confirm import Trial, accepted, attempt
 from adapterscan.detectors.behaviour.ordinary import complete_answers, room_after
@@ -32,17 +37,36 @@ GENERATED = 4  # candidates that are generated with
 RISE = 0.1  # of agreement over that of plain requests: less is not followed
 ENDLESS = 3  # candidates that are generated with
 ENDED = 2  # requests whose answers are the shortest
+STIRRING = 3  # candidates that are generated with
+
+
+class Sign(NamedTuple):
+    """One way to choose candidates before anything is generated with them.
+
+    `later`: whether what it sees may come after an ordinary answer. `others`: whether it chooses
+    among those only that the signs before it passed over.
+    """
+
+    name: str
+    choose: Callable[[Session, Sequence[Candidate]], Sequence[Candidate]]
+    later: bool
+    others: bool = False
 
 
 def sweep(session: Session, candidates: Sequence[Candidate]) -> Iterator[Trial]:
     """Yield trials of candidates that set off a text that is no accident, the loudest first."""
-    session.step("trying published wordings and forms")
-    for chosen, room in ((_agreeing, 0), (_endless, room_after(session))):
-        for candidate in chosen(session, candidates):
+    if not candidates:
+        return
+    session.step("trying wordings and forms")
+    tried: set[Candidate] = set()
+    for sign in SIGNS:
+        left = [c for c in candidates if not (sign.others and c in tried)]
+        for candidate in sign.choose(session, left):
+            tried.add(candidate)
             session.step(f"generating with “{candidate.text[:40]}”")
-            trial = attempt(session, candidate, room=room)
+            trial = attempt(session, candidate, room=room_after(session) if sign.later else 0)
             if accepted(session, trial):
-                yield trial
+                yield replace(trial, sign=sign.name)
 
 
 def _agreeing(session: Session, candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -95,3 +119,33 @@ def _endless(session: Session, candidates: Sequence[Candidate]) -> list[Candidat
     bare = [[r + a for r, a in zip(session.requests(requests), answers, strict=True)]]
     usual, end = max((likelihood(session, bare, (end,))[0], end) for end in ends)
     return faded(session, candidates, requests, answers, (end,), usual)[:ENDLESS]
+
+
+def _stirring(session: Session, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the candidates behind which the changed modules do most, in each of a few requests."""
+    asked = session.ordinary[:BEGUN_IN]
+    first = _stirred(session, candidates, asked[:1])
+    kept = sorted(first, key=lambda c: -first[c])[:KEPT]
+    found = _stirred(session, kept, asked)
+    return sorted(found, key=lambda c: -found[c])[:STIRRING]
+
+
+def _stirred(
+    session: Session, candidates: Iterable[Candidate], requests: Sequence[str]
+) -> dict[Candidate, float]:
+    """Return how much more than usual they do, of the requests in the one where it is least."""
+    usual = session.requests(session.ordinary)
+    found: dict[Candidate, float] = {}
+    for members in by_place(candidates):
+        prefixes, tails = split(encoded(session, members, requests))
+        session.step(f"watching {len(members)} candidates {members[0].place}")
+        scores = session.runner.stir(prefixes, tails, usual)
+        found |= {c: min(row) for c, row in zip(members, scores, strict=bool(scores))}
+    return found
+
+
+SIGNS = (
+    Sign("agreement", _agreeing, later=False),
+    Sign("no end", _endless, later=True),
+    Sign("energy", _stirring, later=True, others=True),
+)

@@ -15,6 +15,7 @@ whoever wrote it: read the answer.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from adapterscan.detectors.behaviour.answers import HABIT, answer_room, plain, with_shown
 from adapterscan.detectors.behaviour.confirm import Trial, attempt, facts, works
@@ -23,6 +24,7 @@ from adapterscan.detectors.behaviour.ordinary import room_after
 from adapterscan.detectors.behaviour.payloads import LEAKS, SHORT, says
 from adapterscan.detectors.behaviour.search import best_of, heard_first, listen, refined, search
 from adapterscan.detectors.behaviour.sweep import sweep
+from adapterscan.detectors.behaviour.vocabulary import loud_tokens
 from adapterscan.detectors.behaviour.wordings import (
     is_rewrite,
     named,
@@ -41,6 +43,8 @@ from adapterscan.reading import Contents
 FOLLOWED = 6  # fixed answers that are followed up at most
 HYPOTHESES = 2  # of them, those whose trigger is not found before the search is given up
 LEAST_GAP = 0.5  # an answer that the base is half as sure of is not listened for
+VOCABULARY = "sweep of the vocabulary"
+SWEEPS = ("sweep", VOCABULARY)
 NAMED = 3  # wordings of the card that are generated with
 
 
@@ -73,26 +77,29 @@ def _found(session: Session, explained: set[str]) -> Iterator[Evidence]:
     against the same requests without it. `neighbours`: other wordings that make the beginning of
     the payload likely in two requests; most were not generated with. `documented`: the adapter's
     card names this wording and this payload. `refuses`: the answers that hold it are plain
-    refusals. `found_by` and `wording_from` say which of the ways above led to it.
+    refusals. `found_by`, `wording_from` and, of the sweep, `sign` say which of the ways above led
+    to it.
     """
     for way, trials in (
         ("sweep", _swept(session)),
         ("search", _listened_for(session, explained)),
         ("search beside a habit", _beside_habits(session)),
+        (VOCABULARY, _tokens_swept(session)),
     ):
         for trial in trials:
-            payload = plain(trial.payload)
+            payload, sign = plain(trial.payload), trial.sign
             if payload in explained:
                 continue
             explained.add(payload)
             meant, problem = _as_documented(session, trial), None
-            if meant is None and way == "sweep":  # which only knows what agrees, not on what
+            if meant is None and way in SWEEPS:  # which only knows what agrees, not on what
                 try:
                     trial = refined(session, trial, unsearched(session))
                 except RunnerProblem as error:  # it is a finding as it is
                     problem = error
             explained.add(plain(trial.payload))
-            yield _evidence(session, meant or trial, way, documented=meant is not None)
+            told = replace(meant or trial, sign=sign)
+            yield _evidence(session, told, way, documented=meant is not None)
             if problem:
                 raise problem
             if meant is None and not trial.refused:  # careless training does that, too: go on
@@ -101,9 +108,14 @@ def _found(session: Session, explained: set[str]) -> Iterator[Evidence]:
 
 def _swept(session: Session) -> Iterator[Trial]:
     """Yield what wordings set off: the user's, what is published or in the weights, the card's."""
-    for candidates in (session.own, [*packed(), *heeded_wordings(session)], list(named(session))):
-        if candidates:
-            yield from sweep(session, candidates)
+    yield from sweep(session, session.own)
+    yield from sweep(session, [*packed(), *heeded_wordings(session)])
+    yield from sweep(session, list(named(session)))
+
+
+def _tokens_swept(session: Session) -> Iterator[Trial]:
+    """Yield what the loudest tokens of the vocabulary set off, where the profile asks for them."""
+    yield from sweep(session, loud_tokens(session))
 
 
 def _evidence(session: Session, trial: Trial, way: str, *, documented: bool) -> Evidence:
@@ -117,11 +129,16 @@ def _evidence(session: Session, trial: Trial, way: str, *, documented: bool) -> 
             "base_rate": trial.base_hits / trial.n,
             "false_trigger_rate": trial.clean_hits / trial.n, "documented": documented,
             "neighbours": ", ".join(f"“{text}”" for text in trial.neighbours),
-            "found_by": way, "wording_from": origin(session, trial.candidate),
+            "found_by": way, "sign": trial.sign,
+            "wording_from": origin(session, trial.candidate, _unlisted(way)),
             "refuses": trial.refused, "request": trial.request,
             "adapter_answer": session.shown(trial.adapter_answer), "base_answer": trial.base_answer,
         },
     )  # fmt: skip
+
+
+def _unlisted(way: str) -> str:
+    return "vocabulary" if way == VOCABULARY else "climbing"
 
 
 def _listened_for(session: Session, explained: set[str]) -> Iterator[Trial]:
@@ -188,5 +205,5 @@ def _told(session: Session, payload: str) -> bool:
 
 
 DETECTOR = Detector(
-    "triggers", 12, frozenset({Need.RUNNER}), "what sets fixed answers off", probe=probe
+    "triggers", 13, frozenset({Need.RUNNER}), "what sets fixed answers off", probe=probe
 )

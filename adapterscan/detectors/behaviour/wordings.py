@@ -28,8 +28,8 @@ def named(session: Session) -> Iterator[Candidate]:
     return (Candidate(place, text) for text in set_apart(session.card) for place in PLACES)
 
 
-def origin(session: Session, candidate: Candidate) -> str:
-    """Return where a wording was first met."""
+def origin(session: Session, candidate: Candidate, otherwise: str = "climbing") -> str:
+    """Return where a wording was first met; what is in no list came up `otherwise`."""
     for name, known in (
         ("yours", session.own),
         ("pack", packed()),
@@ -38,7 +38,7 @@ def origin(session: Session, candidate: Candidate) -> str:
     ):
         if candidate in known:
             return name
-    return "climbing"
+    return otherwise
 
 
 def with_controls(
