@@ -54,7 +54,7 @@ class About:
     @property
     def matrices(self) -> Iterable[tuple[int, BaseTensor]]:
         """Yield the place and the tensor of what has triplets."""
-        return ((at, tensor) for at, tensor in enumerate(self.tensors) if len(tensor.shape) == 2)
+        return ((at, tensor) for at, tensor in enumerate(self.tensors) if has_triplets(tensor))
 
     def metadata(self) -> dict[str, str]:
         """Return what is written into the header."""
@@ -69,6 +69,11 @@ class About:
             "tensors": [(tensor.name, tensor.dtype, tensor.shape) for tensor in self.tensors],
         }
         return {_MARK: VERSION, "about": json.dumps(about, ensure_ascii=False)}
+
+
+def has_triplets(tensor: BaseTensor) -> bool:
+    """Return whether a tensor is a matrix, and not an empty one."""
+    return len(tensor.shape) == 2 and tensor.numel > 0
 
 
 def about(
@@ -110,7 +115,7 @@ def build(base: BaseWeights, what: About, path: Path, tell: Callable[[str], None
 def _measured(base: BaseWeights, what: About, tensor: BaseTensor) -> dict[str, bytes]:
     matrix = Matrix(base, tensor)
     try:
-        if len(tensor.shape) != 2:
+        if not has_triplets(tensor):
             return {"frobenius": struct.pack("<d", frobenius(matrix))}
         found = leading(matrix, what.count)
     except (Unsupported, np.linalg.LinAlgError):  # no plain floats, or no numbers
@@ -230,7 +235,7 @@ class Profile:
 
     def leading(self, name: str) -> Leading | None:
         """Return the triplets of a matrix; None for what is none, or holds no plain numbers."""
-        if len(self.tensors[name].shape) != 2:
+        if not has_triplets(self.tensors[name]):
             return None
         size = float(self._values(f"{name}/frobenius")[0])
         if not np.isfinite(size):
