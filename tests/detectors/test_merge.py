@@ -315,3 +315,11 @@ def test_nan_factors_are_said_and_not_measured(scanned, adapters):
     report = scanned(adapters / "nan-weights")
     assert failed(report)
     assert all(np.isfinite(item.value) for item in facts(report, "merge.module"))
+
+
+def test_why_a_base_was_not_compared_is_said(book, adapters):
+    artifact = open_artifact(parse_ref(str(adapters / "benign-qv")), HubOptions())
+    report = scan(artifact, book, options=ScanOptions(no_base="b.gguf: holds bloom"))
+    (said,) = (item for item in report.coverage.skipped if item.what == "base model")
+    assert "b.gguf: holds bloom" in said.reason
+    assert not said.failed
