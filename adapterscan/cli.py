@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from adapterscan import __version__
-from adapterscan.errors import AdapterscanError, UsageError
+from adapterscan.errors import AdapterscanError, FileProblem, UsageError
 
 if TYPE_CHECKING:
     from adapterscan.calibration import Member, Reference
@@ -479,7 +479,8 @@ def build_base(
     with _explained():
         _limit_blas_threads()
         from adapterscan.config import parse_size
-        from adapterscan.onbase.profile import SUFFIX, about, build
+        from adapterscan.onbase.profile import SUFFIX, about
+        from adapterscan.onbase.profile_build import build
         from adapterscan.sources import HubOptions
         from adapterscan.sources.base_weights import find_base
         from adapterscan.text import plural, printable, size_text
@@ -721,7 +722,7 @@ def _scan_all(
     progress: bool,
     probing: ProbeRequest | None = None,
     peers: Reference | None = None,
-    weights: BaseWeights | None = None,
+    weights: BaseWeights | str | None = None,
 ) -> tuple[list[Report], list[tuple[str, AdapterscanError]]]:
     """Return the reports, and for targets that could not be opened why."""
     from adapterscan.scan import ScanOptions
@@ -729,6 +730,7 @@ def _scan_all(
     from adapterscan.sources import open_artifact
 
     _collect_garbage()
+    base, why = (None, weights) if isinstance(weights, str) else (weights, "")
     reports: list[Report] = []
     unopened: list[tuple[str, AdapterscanError]] = []
     for ref in refs:
@@ -741,7 +743,7 @@ def _scan_all(
         report = run(
             artifact,
             book,
-            options=ScanOptions(workers, peers, weights),
+            options=ScanOptions(workers, peers, base, why),
             probing=probing,
             config_file=config_file,
             progress=tell or (lambda _: None),
@@ -814,14 +816,20 @@ def _probing(
 
 def _base_weights(
     base: str | None, probing: ProbeRequest | None, options: HubOptions, *, whole: bool
-) -> BaseWeights | None:
-    """Return the base's weights to compare with: those that are probed, where they lie here."""
+) -> BaseWeights | str | None:
+    """Return the base's weights to compare with: those that are probed, where they lie here.
+
+    What can be probed and not compared is no error: then why.
+    """
     if base is None or (probing is not None and probing.served):
         return None
     from adapterscan.sources.base_weights import open_base_weights, weights_of
 
     if probing is not None and isinstance(probing.base, Path):
-        return weights_of(probing.base, probing.base_name)
+        try:
+            return weights_of(probing.base, probing.base_name)
+        except FileProblem as problem:
+            return str(problem)
     return open_base_weights(base, options, None if whole else _profiles())
 
 

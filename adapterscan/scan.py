@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ from adapterscan.model import (
 )
 from adapterscan.reading import Contents, WeighedAdapter, read_files
 from adapterscan.rules import RuleBook
-from adapterscan.text import plural
+from adapterscan.text import plural, printable
 
 if TYPE_CHECKING:
     from adapterscan.formats.peft import Adapter
@@ -59,12 +59,13 @@ class ScanOptions:
     """How a scan runs. `workers` threads measure weights; results do not depend on them.
 
     `peers`: adapters to compare with; None: those that come with the package. `base`: the base
-    model's weights, to compare with.
+    model's weights, to compare with; without them `no_base` may say why there are none.
     """
 
     workers: int = 2
     peers: Reference | None = None
     base: BaseWeights | None = None
+    no_base: str = ""
 
 
 def scan(
@@ -113,7 +114,7 @@ def scan(
     if options.base is not None:
         skipped += options.base.notes()
     else:
-        skipped.append(SERVED if probing and probing.served else NOT_COMPARED)
+        skipped.append(_not_compared(options, served=bool(probing and probing.served)))
     if probing:
         from adapterscan.probe import run_probes  # what only probes need
 
@@ -189,6 +190,15 @@ def _run(
         yield failed
 
 
+def _not_compared(options: ScanOptions, *, served: bool) -> Skipped:
+    if served:
+        return SERVED
+    if not options.no_base:
+        return NOT_COMPARED
+    reason = f"weights were not compared with the base model: {printable(options.no_base, 200)}"
+    return replace(NOT_COMPARED, reason=reason, hint="--base FOLDER with safetensors compares")
+
+
 def _nothing(artifact: Artifact) -> Skipped:
     return Skipped(
         artifact.name, "no adapter found: no weight file in a layout that we know", failed=True,
@@ -227,8 +237,9 @@ def _unread(artifact: Artifact) -> Iterator[Skipped]:
     unread = [file.path for file in artifact.files if file.kind is FileKind.TOKENIZER]
     if unread:
         yield Skipped(
-            f"{len(unread)} tokenizer and template files", "hashed, their content was not analysed",
-            failed=False, hint="compare them with the base model's before you use them",
+            plural(len(unread), "tokenizer file"), "only chat templates in them were analysed",
+            failed=False, hint="what the tokenizer makes of texts is outside of this report: "
+            "compare it with the base model's before you use it",
         )  # fmt: skip
 
 

@@ -19,7 +19,18 @@ from pathlib import Path
 from typing import IO, Any
 
 from adapterscan.errors import RunnerProblem
-from adapterscan.runner import Chain, Contrast, Facts, Ids, ReadOut, Side, Tails, Turn
+from adapterscan.runner import (
+    Chain,
+    Contrast,
+    Facts,
+    Ids,
+    ReadOut,
+    Removal,
+    Side,
+    Split,
+    Tails,
+    Turn,
+)
 from adapterscan.runners import wire
 from adapterscan.text import printable, size_text
 
@@ -146,6 +157,11 @@ class HostedRunner:
     def heed(self, prefix: Ids, rows: Sequence[Ids], operations: float) -> list[float]:
         """Return how much the first changed layers answer to each row behind `prefix`."""
         found: list[float] = self._call("heed", prefix, rows, operations)
+        return found
+
+    def removals(self, rows: Sequence[Ids], splits: Sequence[Split]) -> list[Removal]:
+        """Return how much of the direction between the sets of each split is removed."""
+        found: list[Removal] = self._call("removals", rows, splits)
         return found
 
     def generate(

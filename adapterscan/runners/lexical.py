@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from typing import Any
@@ -31,14 +31,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from adapterscan.runner import Ids, Trace
+from adapterscan.runners import changed
+from adapterscan.runners.changed import Factors
 
-#: What modules are called whose outputs are added to the residual stream.
-WRITERS = frozenset(
-    {"o_proj", "down_proj", "out_proj", "c_proj", "fc2", "fc_out", "w2", "dense", "dense_4h_to_h"}
-)
 PROMOTED = 200  # tokens at most
-DIRECTIONS = 4  # of each module, those with the largest singular values
-FAINT = 1e-3  # of the largest singular value: from there on it is padding
 LAYERS = 3  # that are listened to, the first that the adapter changes
 WORD_LAYERS = 6  # the same for words of several tokens, which are put together there
 SLIGHT = 0.01  # of the median ‖ΔW‖: a module that is changed less is not changed
@@ -48,11 +44,7 @@ BLOCK = 8192  # rows of the unembedding in float32 at once
 SPARE = 3  # times as many tokens are looked at as are wanted
 NEARLY_ONE = 0.9  # cosine of embeddings that are all but one
 CROWD = 5  # tokens: more that are all but one are no words
-LARGEST_RANK = 1024  # of what is factored
-_MAD = 0.6744897501960817  # median absolute deviation of a normal distribution
 _LAYER = re.compile(r"\.(\d+)\.")
-
-Factors = tuple[Tensor, Tensor]  # A, (rank, in), and scaled B, (out, rank), float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +68,13 @@ def promoted(model: Any, count: int) -> list[Trace]:
     z is over the vocabulary: 0 is a direction that has nothing to do with the token.
     """
     inner = model.get_base_model()
-    table = pristine(inner.get_output_embeddings() or inner.get_input_embeddings()).weight.detach()
+    table = changed.pristine(
+        inner.get_output_embeddings() or inner.get_input_embeddings()
+    ).weight.detach()
     written = [
-        _directions(*factors)
+        changed.directions(*factors)
         for name, module in inner.named_modules()
-        if name.rpartition(".")[2] in WRITERS and (factors := _factors(module))
+        if name.rpartition(".")[2] in changed.WRITERS and (factors := changed.factors(module))
     ]
     written = [directions for directions in written if len(directions) == table.shape[1]]
     if not sum(directions.shape[1] for directions in written):
@@ -109,7 +103,7 @@ def heeded(model: Any, feed: Feed, vocabulary: int, count: int) -> list[Trace]:
     scores = _answers(model, feed, chosen, layers, [torch.arange(tokens)[:, None]])
     if scores is None:
         return []
-    table = pristine(model.get_input_embeddings()).weight.detach()
+    table = changed.pristine(model.get_input_embeddings()).weight.detach()
     return _clearest(scores, table, count)
 
 
@@ -149,13 +143,13 @@ def _answers(
     def keep(name: str, given: tuple[Any, ...]) -> None:
         if len(told[name]) > min(map(len, told.values())):
             return  # called again in one pass
-        (down, up), inputs = chosen[name], _last(given, length)
-        if inputs is not None and inputs.shape[1] == down.shape[1]:
-            told[name].append((inputs.float() @ down.T @ up.T).square().sum(1))
+        inputs = changed.last(given, length)
+        if inputs is not None and inputs.shape[1] == chosen[name][0].shape[1]:
+            told[name].append(changed.energy(chosen[name], inputs))
             if len({len(found) for found in told.values()}) == 1:
                 raise _EnoughHeardError
 
-    with _told(model, chosen, keep):
+    with changed.told(model, chosen, keep):
         for group in groups:
             length = group.shape[1]
             for ids in group.split(max(1, min(feed.rows, AT_ONCE // length))):
@@ -163,16 +157,7 @@ def _answers(
                     feed.run(ids, layers)
     energies = [torch.cat(found) for found in told.values() if found]
     whole = [found for found in energies if len(found) == sum(map(len, groups))]
-    return _robust(torch.stack(whole, 1)).sum(1) if whole else None
-
-
-def pristine(module: Any) -> Any:
-    """Return a module as it is in the base, below what peft wrapped around it."""
-    while (inner := getattr(module, "original_module", getattr(module, "base_layer", None))) and (
-        inner is not module
-    ):
-        module = inner
-    return module
+    return changed.robust(torch.stack(whole, 1)).sum(1) if whole else None
 
 
 def _first_changed(model: Any, feed: Feed, count: int) -> tuple[dict[str, Factors], int]:
@@ -184,20 +169,20 @@ def _first_changed(model: Any, feed: Feed, count: int) -> tuple[dict[str, Factor
     factors = {
         name: found
         for name, module in model.get_base_model().named_modules()
-        if _LAYER.search(name) and (found := _factors(module))
+        if _LAYER.search(name) and (found := changed.factors(module))
     }
-    sizes = {name: size for name, found in factors.items() if (size := _size(*found)) > 0}
+    sizes = {name: size for name, found in factors.items() if (size := changed.size(*found)) > 0}
     if not sizes:
         return {}, 0
     least = SLIGHT * sorted(sizes.values())[len(sizes) // 2]
-    changed = [name for name, size in sizes.items() if size >= least]
+    touched = [name for name, size in sizes.items() if size >= least]
 
     def note(name: str, given: tuple[Any, ...]) -> None:
-        last = _last(given, 1)
+        last = changed.last(given, 1)
         if last is not None and last.shape == (2, factors[name][0].shape[1]):
             called.setdefault(name)
 
-    with _told(model, changed, note):
+    with changed.told(model, touched, note):
         feed.run(torch.zeros(2, 1, dtype=torch.long), None)
     layers = list(dict.fromkeys(map(_layer, called)))[:count]
     chosen = {name: factors[name] for name in called if _layer(name) in layers}
@@ -218,70 +203,10 @@ def _affordable(model: Any, layers: int, operations: float) -> int:
     return max(1, int(operations / (2 * max(run, 1))))
 
 
-@contextmanager
-def _told(
-    model: Any, names: Iterable[str], tell: Callable[[str, tuple[Any, ...]], None]
-) -> Iterator[None]:
-    """Tell what modules are given, name and arguments, whenever they are called."""
-    modules = dict(model.get_base_model().named_modules())
-
-    def hook(name: str) -> Callable[[Any, tuple[Any, ...]], None]:
-        return lambda _, given: tell(name, given)
-
-    hooks = [modules[name].register_forward_pre_hook(hook(name)) for name in names]
-    try:
-        yield
-    finally:
-        for found in hooks:
-            found.remove()
-
-
-def _last(given: tuple[Any, ...], length: int) -> Tensor | None:
-    """Return what a module is given at the last of `length` positions of each row, (rows, in)."""
-    if not given or not isinstance(given[0], Tensor):
-        return None
-    match given[0].dim():
-        case 2:  # some layers put all positions of all rows into one list
-            return given[0][length - 1 :: length]
-        case 3:
-            return given[0][:, -1]
-    return None
-
-
 def _layer(name: str) -> str:
     """Return the name of the layer that a module is in, its number last."""
     found = _LAYER.search(name)
     return name[: found.end() - 1] if found else ""
-
-
-def _factors(module: Any) -> Factors | None:
-    """Return the factors of a module with low-rank matrices of finite numbers."""
-    for name in getattr(module, "lora_A", None) or ():
-        down, up = module.lora_A[name].weight.detach(), module.lora_B[name].weight.detach()
-        if down.dim() == up.dim() == 2 and len(down) <= LARGEST_RANK:
-            down, up = down.float(), up.float() * module.scaling[name]
-            if bool(torch.isfinite(down).all()) and bool(torch.isfinite(up).all()):
-                return down, up
-    return None
-
-
-def _size(down: Tensor, up: Tensor) -> float:
-    """Return ‖up · down‖, 0 where it is no number."""
-    down, up = down.double(), up.double()
-    size = ((down @ down.T) * (up.T @ up)).sum().clamp(min=0).sqrt().item()
-    return size if size < float("inf") else 0.0
-
-
-def _directions(down: Tensor, up: Tensor) -> Tensor:
-    """Return the first left singular vectors of up · down, (out, at most DIRECTIONS).
-
-    Those that it writes nothing along are left out.
-    """
-    left, one = torch.linalg.qr(up / up.abs().amax().clamp(min=1e-30))
-    _, two = torch.linalg.qr((down / down.abs().amax().clamp(min=1e-30)).T)
-    inner, sizes, _ = torch.linalg.svd(one @ two.T)
-    kept = int((sizes > FAINT * sizes[0]).sum()) if sizes[0] > 0 else 0
-    return (left @ inner)[:, : min(kept, DIRECTIONS)]
 
 
 def _gain(inner: Any, table: Tensor) -> Tensor:
@@ -298,14 +223,6 @@ def _gain(inner: Any, table: Tensor) -> Tensor:
         if getattr(getattr(norm, "weight", None), "shape", None) == (width,):
             return ((norm(signs) - norm(-signs)) / 2 * signs).float().detach()
     return signs.float().abs()
-
-
-def _robust(energies: Tensor) -> Tensor:
-    """Return robust z of each column, (vocabulary, modules): a few loud tokens hide no other."""
-    middle = energies.median(0).values
-    spread = (energies - middle).abs().median(0).values / _MAD
-    z = (energies - middle) / torch.where(spread > 0, spread, torch.inf)
-    return torch.nan_to_num(z, posinf=0.0, neginf=0.0)
 
 
 def _clearest(scores: Tensor, table: Tensor, count: int) -> list[Trace]:

@@ -10,9 +10,10 @@ wordings that the sweep would try, and each sign orders them:
   cosines with the first left singular vectors of ΔW, how far outside what ordinary requests show
   (Zhong & Raghunathan 2025).
 - *energy*: ‖ΔW x‖² of every module at the last position, sum of robust z against ordinary requests.
+- *log energy*: the same of its logarithm, so that no few modules decide.
+- *energy in place*: robust z of the logarithm against other wordings in the same place instead.
 
-The sweep uses the first two. Divergence comes with agreement; the last two were measured here and
-left out. A rank of 1 is the first of all.
+The sweep uses the first two. Divergence comes with agreement. A rank of 1 is the first of all.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from adapterscan.detectors.behaviour.sweep import ENDED, FIRST
 from adapterscan.probes.candidates import packed
 from adapterscan.probing import PROFILES, Session
 from adapterscan.runner import Side, Turn
-from adapterscan.runners import lexical
+from adapterscan.runners import changed
 from adapterscan.runners.transformers_runner import TransformersRunner
 from benchmarks.speed import machine
 from benchmarks.sweep.loaded import runner_of
@@ -140,46 +141,56 @@ def _watched(session: Session, wordings: Wordings) -> Scores:
     runner = session.runner
     assert isinstance(runner, TransformersRunner)
     usual = _seen(runner, [[ids] for ids in session.requests(session.ordinary)])
-    found: dict[Any, dict[str, Tensor]] = {}
+    found: dict[str, dict[Any, float]] = {name: {} for name in _SCORES}
     for members in by_place(wordings):
         rows = encoded(session, members, session.ordinary[:FIRST])
         seen = [_seen(runner, [[row[i]] for row in rows]) for i in range(FIRST)]
-        for i, member in enumerate(members):
-            found[member] = {
-                name: torch.stack([_SCORES[name](s[name][i], usual[name]) for s in seen]).min()
-                for name in _SCORES
-            }
-    for name in _SCORES:
-        yield name, [float(found[wording][name]) for wording in wordings]
+        for name, (kind, score) in _SCORES.items():
+            each = [score(s[kind], usual[kind]) for s in seen]
+            quieter = torch.stack(each).amin(0).tolist()
+            found[name] |= dict(zip(members, quieter, strict=True))
+    for name, scores in found.items():
+        yield name, [scores[wording] for wording in wordings]
 
 
 def _outside(seen: Tensor, usual: Tensor) -> Tensor:
     """Return how far outside the range of ordinary requests the furthest direction is, in ranges.
 
-    `seen`: (directions,). `usual`: (requests, directions).
+    `seen`: (wordings, directions). `usual`: (requests, directions). Returns (wordings,).
     """
     low, high = usual.amin(0), usual.amax(0)
-    return (torch.maximum(seen - high, low - seen) / (high - low).clamp(min=1e-6)).amax()
+    return (torch.maximum(seen - high, low - seen) / (high - low).clamp(min=1e-6)).amax(1)
 
 
 def _louder(seen: Tensor, usual: Tensor) -> Tensor:
-    """Return the sum of robust z of energies, (modules,), against `usual`, (requests, modules)."""
+    """Return the sum of robust z of energies, (wordings, modules), against (requests, modules)."""
     middle = usual.median(0).values
     spread = (usual - middle).abs().median(0).values.clamp(min=1e-12)
-    return ((seen - middle) / spread).sum()
+    return ((seen - middle) / spread).sum(1)
 
 
-_SCORES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "directions": _outside,
-    "energy": _louder,
+def _louder_log(seen: Tensor, usual: Tensor) -> Tensor:
+    return _louder(seen.clamp(min=1e-12).log(), usual.clamp(min=1e-12).log())
+
+
+def _louder_in_place(seen: Tensor, _: Tensor) -> Tensor:
+    return _louder_log(seen, seen)
+
+
+_SCORES: Mapping[str, tuple[str, Callable[[Tensor, Tensor], Tensor]]] = {
+    "directions": ("directions", _outside),
+    "energy": ("energy", _louder),
+    "log energy": ("energy", _louder_log),
+    "energy in place": ("energy", _louder_in_place),
 }
+KINDS = ("directions", "energy")
 
 
 @torch.inference_mode()
 def _seen(runner: TransformersRunner, rows: Sequence[Sequence[Any]]) -> dict[str, Tensor]:
     """Return cosines and energies at the last position, (rows, directions) and (rows, modules)."""
     prefixes, tails = split(rows)
-    kept: dict[str, list[Tensor]] = {name: [] for name in _SCORES}
+    kept: dict[str, list[Tensor]] = {name: [] for name in KINDS}
     order: list[Tensor] = []
     with _listening(runner.model) as told:
         runner._open(Side.ADAPTER, prefixes)
@@ -194,10 +205,10 @@ def _seen(runner: TransformersRunner, rows: Sequence[Sequence[Any]]) -> dict[str
 @contextmanager
 def _listening(model: Any) -> Iterator[dict[str, dict[str, Tensor]]]:
     """Keep what each changed module did in the last pass, by sign and module."""
-    told: dict[str, dict[str, Tensor]] = {name: {} for name in _SCORES}
+    told: dict[str, dict[str, Tensor]] = {name: {} for name in KINDS}
     hooks = []
     for name, module in model.get_base_model().named_modules():
-        if factors := lexical._factors(module):
+        if factors := changed.factors(module):
             hooks.append(module.register_forward_hook(_ear(name, *factors, told)))
     try:
         yield told
@@ -207,8 +218,8 @@ def _listening(model: Any) -> Iterator[dict[str, dict[str, Tensor]]]:
 
 
 def _ear(name: str, down: Tensor, up: Tensor, told: dict[str, dict[str, Tensor]]) -> Any:
-    writes = name.rpartition(".")[2] in lexical.WRITERS
-    first = lexical._directions(down, up)[:, :1]  # (out, 1)
+    writes = name.rpartition(".")[2] in changed.WRITERS
+    first = changed.directions(down, up)[:, :1]  # (out, 1)
 
     def hear(_: Any, given: Any, out: Tensor) -> None:
         change = given[0][:, -1].float() @ down.T @ up.T

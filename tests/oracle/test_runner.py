@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from adapterscan.errors import AdapterscanError, RunnerProblem
 from adapterscan.reading import read
 from adapterscan.runner import Side, Turn
-from adapterscan.runners import lexical, transformers_runner
+from adapterscan.runners import changed, lexical, transformers_runner
 from adapterscan.runners.host import HostedRunner, RunnerOptions
 from adapterscan.runners.transformers_runner import TransformersRunner
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
@@ -522,6 +522,6 @@ def test_a_few_loud_tokens_hide_no_other() -> None:
     torch.manual_seed(0)
     energies = torch.full((1000, 2), 1.0) + 0.01 * torch.randn(1000, 2)
     energies[23], energies[:5] = 3.0, 1e4
-    z = lexical._robust(energies).sum(1)
+    z = changed.robust(energies).sum(1)
     assert int(z[5:].argmax()) + 5 == 23
     assert z[23] > 50
