@@ -82,9 +82,10 @@ class Factors:
 
         Raises LimitExceeded for a large one, ValueError for one that holds no plain numbers.
         """
-        if tensor.nbytes > FACTOR_LIMIT:
+        size = max(tensor.nbytes, 8 * tensor.numel if tensor.strides is not None else 0)
+        if size > FACTOR_LIMIT:  # a view may show a byte a million times
             raise LimitExceeded(
-                self._file.path, f"{printable(tensor.name, 80)} takes {size_text(tensor.nbytes)}, "
+                self._file.path, f"{printable(tensor.name, 80)} takes {size_text(size)}, "
                 f"over the limit of {size_text(FACTOR_LIMIT)}", hint="ask its author",
             )  # fmt: skip
         return as_array(tensor, self._source.glance(*range_of(tensor)))

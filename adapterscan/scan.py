@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ from adapterscan.model import (
 )
 from adapterscan.reading import Contents, WeighedAdapter, read_files
 from adapterscan.rules import RuleBook
-from adapterscan.text import plural
+from adapterscan.text import plural, printable
 
 if TYPE_CHECKING:
     from adapterscan.formats.peft import Adapter
@@ -59,12 +59,13 @@ class ScanOptions:
     """How a scan runs. `workers` threads measure weights; results do not depend on them.
 
     `peers`: adapters to compare with; None: those that come with the package. `base`: the base
-    model's weights, to compare with.
+    model's weights, to compare with; without them `no_base` may say why there are none.
     """
 
     workers: int = 2
     peers: Reference | None = None
     base: BaseWeights | None = None
+    no_base: str = ""
 
 
 def scan(
@@ -116,7 +117,7 @@ def scan(
     if options.base is not None:
         skipped += options.base.notes()
     else:
-        skipped.append(SERVED if probing and probing.served else NOT_COMPARED)
+        skipped.append(_not_compared(options, served=bool(probing and probing.served)))
     if probing:
         from adapterscan.probe import run_probes  # what only probes need
 
@@ -190,6 +191,15 @@ def _run(
         return
     if failed := detector.measure(analysis, docket.add):
         yield failed
+
+
+def _not_compared(options: ScanOptions, *, served: bool) -> Skipped:
+    if served:
+        return SERVED
+    if not options.no_base:
+        return NOT_COMPARED
+    reason = f"weights were not compared with the base model: {printable(options.no_base, 200)}"
+    return replace(NOT_COMPARED, reason=reason, hint="--base FOLDER with safetensors compares")
 
 
 def _nothing(artifact: Artifact) -> Skipped:

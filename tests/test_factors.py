@@ -53,3 +53,18 @@ def test_what_is_over_a_limit_or_not_here_is_refused(scanned) -> None:
         factors.of(delta)
     with pytest.raises(Unsupported, match="not fetched"):
         Factors(replace(file, local=None), sha256)
+
+
+def test_a_view_that_shows_few_bytes_many_times_is_not_made(scanned) -> None:
+    weighed, file, sha256 = scanned
+    tensor = replace(weighed.adapter.weights.tensors[0], shape=(10**6, 100), strides=(0, 0))
+    with Factors(file, sha256) as factors, pytest.raises(LimitExceeded):
+        factors.rows(tensor, 0, 1)
+
+
+def test_rows_of_any_tensor_are_those_of_the_whole(scanned) -> None:
+    weighed, file, sha256 = scanned
+    tensor = next(t for t in weighed.adapter.weights.tensors if t.shape[0] > 20)
+    with Factors(file, sha256) as factors:
+        whole = factors.values(tensor)
+        assert np.array_equal(factors.rows(tensor, 5, 9), whole[5:9])

@@ -59,7 +59,8 @@ def build_base(
     with explained():
         limit_blas_threads()
         from adapterscan.config import parse_size
-        from adapterscan.onbase.profile import SUFFIX, about, build
+        from adapterscan.onbase.profile import SUFFIX, about
+        from adapterscan.onbase.profile_build import build
         from adapterscan.sources import HubOptions
         from adapterscan.sources.base_weights import find_base
         from adapterscan.text import plural, printable, size_text

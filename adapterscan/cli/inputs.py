@@ -9,7 +9,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapterscan.errors import UsageError
+from adapterscan.errors import FileProblem, UsageError
 
 if TYPE_CHECKING:
     from adapterscan.calibration import Reference
@@ -136,14 +136,20 @@ def probing_with(
 
 def base_weights(
     base: str | None, probing: ProbeRequest | None, options: HubOptions, *, whole: bool
-) -> BaseWeights | None:
-    """Return the base's weights to compare with: those that are probed, where they lie here."""
+) -> BaseWeights | str | None:
+    """Return the base's weights to compare with: those that are probed, where they lie here.
+
+    What can be probed and not compared is no error: then why.
+    """
     if base is None or (probing is not None and probing.served):
         return None
     from adapterscan.sources.base_weights import open_base_weights, weights_of
 
     if probing is not None and isinstance(probing.base, Path):
-        return weights_of(probing.base, probing.base_name)
+        try:
+            return weights_of(probing.base, probing.base_name)
+        except FileProblem as problem:
+            return str(problem)
     return open_base_weights(base, options, None if whole else profiles())
 
 

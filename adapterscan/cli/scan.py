@@ -214,7 +214,7 @@ def scan_all(
     progress: bool,
     probing: ProbeRequest | None = None,
     peers: Reference | None = None,
-    weights: BaseWeights | None = None,
+    weights: BaseWeights | str | None = None,
 ) -> tuple[list[Report], list[tuple[str, AdapterscanError]]]:
     """Return the reports, and for targets that could not be opened why."""
     from adapterscan.scan import ScanOptions
@@ -222,6 +222,7 @@ def scan_all(
     from adapterscan.sources import open_artifact
 
     collect_garbage()
+    base, why = (None, weights) if isinstance(weights, str) else (weights, "")
     reports: list[Report] = []
     unopened: list[tuple[str, AdapterscanError]] = []
     for ref in refs:
@@ -234,7 +235,7 @@ def scan_all(
         report = run(
             artifact,
             book,
-            options=ScanOptions(workers, peers, weights),
+            options=ScanOptions(workers, peers, base, why),
             probing=probing,
             config_file=config_file,
             progress=tell or (lambda _: None),

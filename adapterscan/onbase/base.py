@@ -20,9 +20,8 @@ from adapterscan.model import Skipped
 if TYPE_CHECKING:
     from adapterscan.onbase.spectrum import Leading
 
-_SUFFIXES = (
-    8  # segments of a name by which it is looked up: "model.layers.0.self_attn.q_proj.weight"
-)
+_SUFFIXES = 8  # segments by which a name is looked up; `model.layers.0.mlp.up_proj.weight` has 6
+_DROPPED = 4  # segments at the start of a name that a base may lack
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +102,10 @@ class Names:
         tensors, path = self._base.tensors, plain(path)
         if path in tensors:
             return tensors[path]
-        rest = path
-        while "." in rest:  # the base has a shorter name
-            rest = rest.split(".", 1)[1]
-            if rest in tensors and "." in rest:
+        parts = path.split(".", _DROPPED)
+        for at in range(1, len(parts)):  # the base has a shorter name
+            rest = ".".join(parts[at:])
+            if "." in rest and rest in tensors:
                 return tensors[rest]
         longer = self._ends.get(path) if path.count(".") < _SUFFIXES else None
         return tensors[longer] if longer else None

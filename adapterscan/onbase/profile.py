@@ -1,16 +1,14 @@
 """A base model in little: norms and leading singular triplets of its weights, in one file.
 
-The file is a safetensors file whose size is known before anything is measured: it is laid out at
-once, each matrix is written where it belongs and then ticked off, and a build that was killed goes
-on where it was. Directions are kept in float16: a cosine is off by 1e-3 at the most.
+It is a safetensors file whose size is known before anything is measured; `profile_build` makes it.
+Directions are kept in float16: a cosine is off by 1e-3 at the most.
 Limits: what a profile has of W it has of its `count` leading directions; what takes all of W (what
-rounding does, DoRA, which directions are intruders for certain) it cannot tell.
+rounding does, DoRA, which directions are intruders) it cannot tell.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -26,8 +24,7 @@ from adapterscan.formats.safetensors import HEADER_LIMIT, read_safetensors
 from adapterscan.formats.tensors import as_array
 from adapterscan.model import Skipped
 from adapterscan.onbase.base import BaseTensor, BaseWeights
-from adapterscan.onbase.matrix import Matrix
-from adapterscan.onbase.spectrum import KEPT, PASSES, SEED, Leading, frobenius, leading
+from adapterscan.onbase.spectrum import KEPT, PASSES, SEED, Leading
 from adapterscan.text import printable
 
 VERSION = "1"
@@ -54,7 +51,7 @@ class About:
     @property
     def matrices(self) -> Iterable[tuple[int, BaseTensor]]:
         """Yield the place and the tensor of what has triplets."""
-        return ((at, tensor) for at, tensor in enumerate(self.tensors) if len(tensor.shape) == 2)
+        return ((at, tensor) for at, tensor in enumerate(self.tensors) if has_triplets(tensor))
 
     def metadata(self) -> dict[str, str]:
         """Return what is written into the header."""
@@ -71,6 +68,11 @@ class About:
         return {_MARK: VERSION, "about": json.dumps(about, ensure_ascii=False)}
 
 
+def has_triplets(tensor: BaseTensor) -> bool:
+    """Return whether a tensor is a matrix, and not an empty one."""
+    return len(tensor.shape) == 2 and tensor.numel > 0
+
+
 def about(
     base: BaseWeights, identity: str, documents: Mapping[str, str], count: int = KEPT
 ) -> About:
@@ -79,55 +81,12 @@ def about(
     return About(base.name, identity, base.tied, count, tensors, documents)
 
 
-def build(base: BaseWeights, what: About, path: Path, tell: Callable[[str], None]) -> int:
-    """Measure `base` into the file `path` and return how many tensors were left to measure.
-
-    What an earlier build of the same left in `path`.partial is kept. Raises what the base raises,
-    and OSError where nothing can be written.
-    """
-    partial = path.with_name(f"{path.name}.partial")
-    layout = _layout(what)
-    header = _header(what, layout)
-    done = _begun(partial, header, len(what.tensors))
-    if done is None:
-        done = bytearray(len(what.tensors))
-        with partial.open("wb") as out:
-            out.write(header)
-            out.truncate(len(header) + _end(layout))
-    left = sum(not flag for flag in done)
-    with partial.open("r+b") as out:
-        for at, tensor in enumerate(what.tensors):
-            if done[at]:
-                continue
-            tell(f"{at + 1} of {len(what.tensors)}: {tensor.name}")
-            for name, data in _measured(base, what, tensor).items():
-                _put(out, len(header) + layout[f"{tensor.name}/{name}"][2], data)
-            _put(out, len(header) + layout["done"][2] + at, b"\x01")
-    partial.replace(path)
-    return left
+Layout = dict[str, tuple[str, tuple[int, ...], int]]  # dtype, shape, where it starts
 
 
-def _measured(base: BaseWeights, what: About, tensor: BaseTensor) -> dict[str, bytes]:
-    matrix = Matrix(base, tensor)
-    try:
-        if len(tensor.shape) != 2:
-            return {"frobenius": struct.pack("<d", frobenius(matrix))}
-        found = leading(matrix, what.count)
-    except (Unsupported, np.linalg.LinAlgError):  # no plain floats, or no numbers
-        return {"frobenius": struct.pack("<d", float("nan"))}
-    return {
-        "frobenius": struct.pack("<d", found.frobenius),
-        "sigma": found.sigma.astype("<f4").tobytes(),
-        "left": found.left.astype("<f2").tobytes(),
-        "right": found.right.astype("<f2").tobytes(),
-    }
-
-
-_Layout = dict[str, tuple[str, tuple[int, ...], int]]  # dtype, shape, where it starts
-
-
-def _layout(what: About) -> _Layout:
-    found: _Layout = {}
+def layout_of(what: About) -> Layout:
+    """Return where everything lies behind the header, in the order of the file; `done` is last."""
+    found: Layout = {}
     at = 0
 
     def lay(name: str, dtype: str, *shape: int) -> None:
@@ -147,12 +106,14 @@ def _layout(what: About) -> _Layout:
     return found
 
 
-def _end(layout: _Layout) -> int:
+def end_of(layout: Layout) -> int:
+    """Return how many bytes lie behind the header."""
     dtype, shape, start = layout["done"]
     return start + _SIZES[dtype] * shape[0]
 
 
-def _header(what: About, layout: _Layout) -> bytes:
+def header_of(what: About, layout: Layout) -> bytes:
+    """Return the header of a safetensors file. Raises Unsupported for one that is too long."""
     entries: dict[str, object] = {"__metadata__": what.metadata()}
     for name, (dtype, shape, start) in layout.items():
         end = start + _SIZES[dtype] * int(np.prod(shape, dtype=np.int64))
@@ -165,26 +126,6 @@ def _header(what: About, layout: _Layout) -> bytes:
             hint="scan with the base itself",
         )  # fmt: skip
     return struct.pack("<Q", len(raw)) + raw
-
-
-def _begun(partial: Path, header: bytes, count: int) -> bytearray | None:
-    """Return what is ticked off in an unfinished file with the same header; None without one."""
-    try:
-        with partial.open("rb") as file:
-            if file.read(len(header)) != header:
-                return None
-            file.seek(-count, os.SEEK_END)
-            return bytearray(file.read(count))
-    except OSError:
-        return None
-
-
-def _put(out: Any, at: int, data: bytes) -> None:
-    """Write and make sure that it is on the disk before what is ticked off after it."""
-    out.seek(at)
-    out.write(data)
-    out.flush()
-    os.fsync(out.fileno())
 
 
 class Profile:
@@ -202,7 +143,7 @@ class Profile:
             self.about = _about(source)
         self._places = {tensor.name: tensor for tensor in weights.tensors}
         self.tensors: Mapping[str, BaseTensor] = {t.name: t for t in self.about.tensors}
-        wanted = {name: laid[:2] for name, laid in _layout(self.about).items()}
+        wanted = {name: laid[:2] for name, laid in layout_of(self.about).items()}
         there = {name: (tensor.dtype, tensor.shape) for name, tensor in self._places.items()}
         if weights.problem is not None or wanted != there:
             raise _bad(path.name, "is not what its header says")
@@ -230,7 +171,7 @@ class Profile:
 
     def leading(self, name: str) -> Leading | None:
         """Return the triplets of a matrix; None for what is none, or holds no plain numbers."""
-        if len(self.tensors[name].shape) != 2:
+        if not has_triplets(self.tensors[name]):
             return None
         size = float(self._values(f"{name}/frobenius")[0])
         if not np.isfinite(size):

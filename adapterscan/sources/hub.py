@@ -269,6 +269,7 @@ class _Visit:
             yield self._cached(file, commit) or Remote(
                 file, self._url(file, commit), commit, hub, allowance,
                 room=file.size * READ_AGAIN, why="read by ranges",
+                hint="try again, allow more with --max-download, or give the base as a folder",
             )  # fmt: skip
 
     def _hub(self) -> Hub:

@@ -92,7 +92,8 @@ def _search(source: PartialFile, kind: FileKind) -> None:
 class Remote:
     """One file of a commit, read by ranges. Every reply must agree with the listing.
 
-    `room`: bytes that are read of it. `why` says in complaints why it is not fetched whole.
+    `room`: bytes that are read of it. `why` says in complaints why it is not fetched whole, and
+    `hint` what to do.
     """
 
     def __init__(
@@ -105,9 +106,10 @@ class Remote:
         *,
         room: int = MOST_BYTES_OF_A_FILE,
         why: str = "too large to fetch",
+        hint: str = "",
     ) -> None:
         self.file = file
-        self.why = why
+        self.why, self.hint = why, hint
         self.url = url
         self.commit = commit
         self.hub = hub
@@ -230,7 +232,7 @@ class Remote:
         return self._problem(f"{self.why}, and the hub sends {what}")
 
     def _problem(self, reason: str) -> Unreadable:
-        return Unreadable(self.file.path, reason)
+        return Unreadable(self.file.path, reason, hint=self.hint)
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

@@ -287,3 +287,39 @@ def test_without_a_base_the_report_says_that_nothing_was_compared(book, adapters
     assert "base model" in {item.what for item in report.coverage.skipped}
     assert not any("against the base" in text for text in report.coverage.inspected)
     assert not facts(report, "base.relative")
+
+
+def test_modules_that_end_alike_do_not_multiply_the_work(scanned, tmp_path):
+    a, b = low_rank("many", 64, 64, 4, 0.01)
+    tensors = {}
+    for number in range(9):
+        for part, values in (("A", a), ("B", b)):
+            tensors[f"{PREFIX}x{number}.{MODULE}.lora_{part}.weight"] = encode(values)
+    report = scanned(with_tensors(tmp_path / "a", tensors))
+    assert any("too many other modules" in item.reason for item in failed(report))
+    same = [i for i in facts(report, "base.module") if i.subject.name.endswith(MODULE)]
+    assert len(same) == 4
+
+
+def test_a_base_that_ends_early_still_tells_what_was_compared(scanned, tmp_path, adapters):
+    folder = bases.write(tmp_path / "base", shards=39)  # a file for each tensor
+    base = open_shards(folder, "base")
+    index = json.loads((folder / bases.INDEX).read_text())["weight_map"]
+    (folder / index["model.layers.3.self_attn.v_proj.weight"]).unlink()
+    report = scanned(adapters / "benign-qv", base)
+    assert 1 <= fact(report, "base.relative").details["modules"] < 8
+    assert failed(report)
+
+
+def test_nan_factors_are_said_and_not_measured(scanned, adapters):
+    report = scanned(adapters / "nan-weights")
+    assert failed(report)
+    assert all(np.isfinite(item.value) for item in facts(report, "base.module"))
+
+
+def test_why_a_base_was_not_compared_is_said(book, adapters):
+    artifact = open_artifact(parse_ref(str(adapters / "benign-qv")), HubOptions())
+    report = scan(artifact, book, options=ScanOptions(no_base="b.gguf: holds bloom"))
+    (said,) = (item for item in report.coverage.skipped if item.what == "base model")
+    assert "b.gguf: holds bloom" in said.reason
+    assert not said.failed

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from adapterscan.errors import AdapterscanError, Malformed, Unreadable, Unsupported
-from adapterscan.onbase.profile import Profile, about, build
+from adapterscan.onbase.profile import Profile, about
+from adapterscan.onbase.profile_build import build
 from adapterscan.sources.base_shards import open_shards
 from fixtures import bases
 from fixtures.folder import config, honest, save
@@ -76,6 +77,15 @@ def test_what_an_earlier_build_of_another_base_left_is_not_gone_on_with(base, tm
     with pytest.raises(Unreadable):
         build(Failing(base, 10), about(base, "other", {}, 16), path, lambda _: None)
     assert build(base, about(base, "identity", {}, 16), path, lambda _: None) == len(base.tensors)
+
+
+def test_a_file_that_lost_its_end_is_begun_anew(base, tmp_path):
+    path, what = tmp_path / "base.profile", about(base, "identity", {}, 16)
+    with pytest.raises(Unreadable):
+        build(Failing(base, 10), what, path, lambda _: None)
+    partial = path.with_name("base.profile.partial")
+    partial.write_bytes(partial.read_bytes()[:-1])
+    assert build(base, what, path, lambda _: None) == len(base.tensors)
 
 
 def test_a_weight_of_no_numbers_has_no_triplets(tmp_path):

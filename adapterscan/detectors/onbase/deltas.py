@@ -15,7 +15,7 @@ import numpy as np
 
 from adapterscan.detectors.detector import Detector
 from adapterscan.detectors.onbase.totals import Totals, module_evidence
-from adapterscan.errors import Unsupported
+from adapterscan.errors import AdapterscanError, Unsupported
 from adapterscan.factors import Factors
 from adapterscan.formats.deltas import Delta
 from adapterscan.model import Evidence, Need, Subject
@@ -26,6 +26,9 @@ from adapterscan.onbase.measure import Merged, measure, measure_by_profile
 from adapterscan.reading import Contents, WeighedAdapter
 from adapterscan.text import plural, printable
 
+#: Modules of one adapter that may mean the same weight: tied embeddings do. Names are free, and a
+#: file of a few kilobytes can have 50,000 that end alike.
+SHARED = 4
 _KINDS = {
     "experts": "adapts fused experts, which are not compared yet",
     "merged": "has several updates in one weight, which are not compared yet",
@@ -46,6 +49,8 @@ def each(contents: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
             hint="compare the merged weights yourself",
         )  # fmt: skip
     names, totals, problems = Names(base), Totals(), _Problems()
+    taken: Counter[str] = Counter()
+    broken: AdapterscanError | None = None
     with Factors(contents.file(weighed.file), contents.sha256(weighed.file)) as factors:
         for number, delta in enumerate(adapter.deltas):
             contents.tell(f"comparing with the base, {number + 1} of {len(adapter.deltas)}")
@@ -55,6 +60,9 @@ def each(contents: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
                     yield _mismatch(weighed.file, delta, found)
                     problems.add(delta.name, "does not have the shape of the base's weight")
                     continue
+                taken[found.tensor.name] += 1
+                if taken[found.tensor.name] > SHARED:
+                    raise Unsupported(delta.name, "shares its weight with too many other modules")
                 measured = _measured(base, found, delta, factors)
             except (Unsupported, ValueError) as error:
                 problems.add(delta.name, str(getattr(error, "reason", error)))
@@ -62,9 +70,14 @@ def each(contents: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
             except np.linalg.LinAlgError:
                 problems.add(delta.name, "or its base weight holds values that are no numbers")
                 continue
+            except AdapterscanError as error:  # the base cannot be read on: what was, is told
+                broken = error
+                break
             totals.add(delta.name, measured)
             yield module_evidence(weighed.file, delta.name, found.tensor.name, measured)
     yield from totals.evidence(weighed.file)
+    if broken is not None:
+        raise broken
     problems.tell(weighed.file, len(adapter.deltas))
 
 
@@ -87,6 +100,8 @@ def _measured(base: BaseWeights, found: Fit, delta: Delta, factors: Factors) -> 
     if delta.magnitude is not None and found.swapped:
         raise Unsupported(delta.name, "is an embedding under DoRA, which is not compared yet")
     magnitude = factors.values(delta.magnitude) if delta.magnitude is not None else None
+    if not found.tensor.numel:
+        raise Unsupported(delta.name, "lies on a weight without elements")
     matrix = Matrix(base, found.tensor, transposed=found.transposed)
     return measure(matrix, update, magnitude)
 

@@ -22,6 +22,7 @@ from adapterscan.reading import Contents, WeighedAdapter
 from adapterscan.text import printable
 
 ROLES = (Role.OVERWRITE, Role.EMBEDDING, Role.DECLARED)
+WHOLE = 4  # times the base's elements that are compared: views can claim any number
 _BLOCK = 1 << 22  # elements at a time
 
 
@@ -55,10 +56,17 @@ def compared(
     if base is None or not items:
         return
     names, unread = Names(base), ""
+    room = WHOLE * sum(tensor.numel for tensor in base.tensors.values())
     with Factors(contents.file(weighed.file), contents.sha256(weighed.file)) as factors:
         for item in items:
             contents.tell(f"comparing {printable(item.path, 60)} with the base")
             tensor = names.tensor(item.path)
+            room -= item.tensor.numel if tensor is not None else 0
+            if room < 0:
+                raise Unsupported(
+                    weighed.file, "replaces more than the whole base several times: not all of its "
+                    "full tensors were compared", hint="treat it as hostile",
+                )  # fmt: skip
             try:
                 yield item, tensor, compare(base, tensor, item, factors)
             except ValueError as error:
