@@ -260,10 +260,14 @@ def test_an_interruption_ends_with_one_line_and_no_report(folder, tmp_path):
     child = subprocess.Popen(
         [sys.executable, "-m", "adapterscan", "scan", folder, "-f", "json", "-o", report],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell may ignore it
     )  # fmt: skip
     time.sleep(2)
     child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=30)
+    try:
+        out, err = child.communicate(timeout=30)
+    finally:
+        child.kill()
     assert child.returncode == 130
     assert out == b""
     assert err.splitlines()[0] == b"adapterscan: interrupted: no report was written"
