@@ -147,5 +147,5 @@ def _stirred(
 SIGNS = (
     Sign("agreement", _agreeing, later=False),
     Sign("no end", _endless, later=True),
-    Sign("energy", _stirring, later=True, others=True),
+    Sign("energy", _stirring, later=False, others=True),
 )
