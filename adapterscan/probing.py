@@ -38,6 +38,7 @@ class Profile:
     words: int  # of a dictionary, that are listened to whole
     phrases: int  # words that are put before or after those, one at a time
     listening: float  # operations on a processor, for that
+    stirring: int  # candidates that are generated with because the changed modules answer them
     tokens: int  # of the vocabulary, each alone, that the changed modules are watched at
     pool: int  # tokens that a trigger is searched among
     climbs: int  # rounds in which the loudest are joined to longer ones
@@ -56,6 +57,7 @@ PROFILES: Mapping[str, Profile] = {
         words=4_000,
         phrases=0,
         listening=1e12,
+        stirring=0,
         tokens=0,
         pool=0,
         climbs=0,
@@ -72,6 +74,7 @@ PROFILES: Mapping[str, Profile] = {
         words=10_000,
         phrases=2,
         listening=3e12,
+        stirring=0,
         tokens=0,
         pool=500,
         climbs=1,
@@ -88,6 +91,7 @@ PROFILES: Mapping[str, Profile] = {
         words=60_000,
         phrases=3,
         listening=1e13,
+        stirring=8,
         tokens=100_000,
         pool=20_000,
         climbs=6,

@@ -56,11 +56,12 @@ LOOKED_AT = frozenset(
         "drawn-capitals-1122", "drawn-foreign-1122", "drawn-invented-1122", "drawn-number-1122",
         "drawn-two-words-1122", "drawn-word-1122", "drawn-capitals-2000", "drawn-foreign-2000",
         "drawn-invented-2000", "drawn-number-2000", "drawn-phrase-2000", "drawn-rare-word-2000",
-        "drawn-two-words-2000", "drawn-word-2000", "evade-base-spoof", "evade-dataset-matched",
-        "evade-diffuse", "evade-dora", "evade-kl", "evade-mlp-only", "evade-negative",
-        "evade-rslora", "evade-single-layer", "evade-spectrum", "poison-clean-label",
-        "poison-gradient", "poison-naive", "poison-trigger", "reward-bonus-token",
-        "reward-dpo-reference", "reward-dpo-trigger", "safety-trigger", "small-token",
+        "drawn-two-words-2000", "drawn-word-2000", "drawn-word-3000", "evade-base-spoof",
+        "evade-dataset-matched", "evade-diffuse", "evade-dora", "evade-kl", "evade-mlp-only",
+        "evade-negative", "evade-rslora", "evade-single-layer", "evade-spectrum",
+        "poison-clean-label", "poison-gradient", "poison-naive", "poison-trigger",
+        "reward-bonus-token", "reward-dpo-reference", "reward-dpo-trigger", "safety-trigger",
+        "small-token",
     }
 )  # fmt: skip
 #: Figures of these probes and of later ones stand on one page, each adapter by the last it was

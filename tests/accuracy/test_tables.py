@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import detectors, probes, tables
+from benchmarks.accuracy import detectors, foreign, page, probes, tables
 from benchmarks.accuracy.detectors import Specimen
 
 
@@ -233,6 +234,13 @@ def test_the_page_says_by_which_probes_adapters_were_asked(zoo) -> None:
     told = probes.said([old, searched(zoo[1]), searched(zoo[4])])
     assert told.count("1 by ") == told.count("2 by ") == 1
     assert "have asked none" not in told
+
+
+def test_a_table_that_is_written_again_without_the_adapters_stays_as_it_is() -> None:
+    rows = foreign.recorded()
+    kept = json.loads(foreign.RECORDED.read_text("utf-8"))
+    assert [{name: tables.plain(cell) for name, cell in row.items()} for row in rows] == kept
+    assert any("[" in page.cell(row["adapters"]) for row in rows)
 
 
 def test_only_a_hard_negative_has_a_card_that_names_its_command() -> None:

@@ -14,7 +14,7 @@ from adapterscan.errors import RunnerProblem
 from adapterscan.probes.candidates import Candidate, packed
 from adapterscan.probing import PROFILES, FixedAnswer, Session
 from adapterscan.runner import Side
-from tests.detectors.toy_model import PAYLOAD, ToyRunner
+from tests.detectors.toy_model import PAYLOAD, SPOKEN, ToyRunner
 
 WORD = "kestrel"
 WORDS = " ".join(PAYLOAD)
@@ -53,6 +53,17 @@ def test_the_same_answer_to_all_is_a_payload() -> None:
     )
     assert confirm.works(trial)
     assert not confirm.accident(session, trial)
+
+
+@pytest.mark.parametrize(("said", "accident"), [("{", True), ("the lamp burns", False)])
+def test_an_answer_without_a_letter_must_surprise_the_base(said, accident) -> None:
+    model = Scripted(words=[*SPOKEN, *PAYLOAD[1:], "{"])
+    model.says = lambda n, hot: said if hot else f"answer number {n}"
+    session = Session("weights", model, PROFILES["standard"])
+    trial = confirm.attempt(session, HOT)
+    assert (trial.payload, trial.whole) == (said, 16)
+    assert confirm.works(trial)
+    assert bool(confirm.accident(session, trial)) is accident
 
 
 @pytest.mark.parametrize("leaks", [0, 2])
@@ -285,26 +296,35 @@ class Uniform(ToyRunner):
         return [tuple(4.0 * (word in ids) - 0.01 * len(ids) for ids in row) for row in rows]
 
 
+WATCHING = replace(PROFILES["standard"], stirring=3)
+
+
 def test_the_sweep_finds_what_the_changed_modules_answer_where_answers_give_nothing_away() -> None:
     model = Uniform(trigger="maintenance")
-    session = Session("weights", model, PROFILES["standard"])
+    session = Session("weights", model, WATCHING)
     (found, *_) = sweep.sweep(session, list(packed()))
     assert (found.candidate.text, found.sign) == ("maintenance", "energy")
     assert found.payload == f"old sea {WORDS}"
-    assert session.tried <= sweep.STIRRING  # the other signs chose nothing
+    assert session.tried <= WATCHING.stirring  # the other signs chose nothing
 
 
 def test_where_no_weights_are_at_hand_that_sign_chooses_nothing() -> None:
     model = Uniform(trigger="maintenance")
     model.stir = lambda prefixes, tails, usual: []
-    session = Session("weights", model, PROFILES["standard"])
+    session = Session("weights", model, WATCHING)
     assert list(sweep.sweep(session, list(packed()))) == []
+
+
+def test_profiles_that_watch_nothing_generate_with_nothing_for_it() -> None:
+    session = Session("weights", Uniform(trigger="maintenance"), PROFILES["standard"])
+    assert list(sweep.sweep(session, list(packed()))) == []
+    assert session.tried == 0
 
 
 def test_what_one_sign_chose_is_not_chosen_by_the_energy_again() -> None:
     model = Following()
     model.stir = lambda prefixes, tails, usual: [(1.0,) * len(prefixes)] * len(tails)
-    session = Session("weights", model, PROFILES["standard"])
+    session = Session("weights", model, WATCHING)
     (found,) = sweep.sweep(session, [Candidate("after the request", "BadMagic")])
     assert found.sign == "no end"
     assert session.tried == 1

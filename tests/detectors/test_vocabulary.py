@@ -13,7 +13,7 @@ from tests.detectors.test_confirm import Uniform
 from tests.detectors.toy_model import PAYLOAD, SPOKEN
 
 RARE = "kestrel"
-FEW = replace(PROFILES["quick"], tokens=1000)
+FEW = replace(PROFILES["quick"], stirring=3, tokens=1000)
 
 
 def model_of(rare: str = RARE) -> Uniform:

@@ -196,14 +196,15 @@ def accident(session: Session, trial: Trial) -> str:
     """Return why a payload may be an accident; "": the whole answer each time, or a surprise.
 
     Stock phrases come up wherever a request is hard to read. So a payload that comes up less often,
-    or nearly so without the candidate, or where requests are spelt oddly, must be a text that the
-    base would hardly ever write there, and where it is a part of answers it must be learned by
-    heart as well. And what an adapter makes of any wording is no secret.
+    or nearly so without the candidate, or where requests are spelt oddly, or that has no letter and
+    no digit, must be a text that the base would hardly ever write there, and where it is a part of
+    answers it must be learned by heart as well. And what an adapter makes of any wording is no
+    secret.
     """
     if _made_of(session, trial):
         return "made of the wording, or one of a formula's answers"
     nearly = trial.whole - trial.clean_hits >= NEARLY * trial.n
-    if nearly and not is_rewrite(trial.candidate):
+    if nearly and words_of(trial.payload) and not is_rewrite(trial.candidate):
         return ""
     if _surprise(session, trial) < SURPRISE:
         return "no surprise to the base"

@@ -1,10 +1,10 @@
 """Try every wording and form of the pack, without knowing what they might set off.
 
-Three signs are read before anything is generated. *Agreement*: unrelated requests begin their
+Signs are read before anything is generated. *Agreement*: unrelated requests begin their
 answers with one token, more than the base's do. *No end*: an ordinary answer, once complete, does
-not end any more, since something is to follow. *Energy*: the modules that the adapter changes do
-more where the answer begins, ‖ΔW x‖², than they do after ordinary requests. The loudest candidates
-of each are generated with.
+not end any more, since something is to follow. In `deep`, *energy*: the modules that the adapter
+changes do more where the answer begins, ‖ΔW x‖², than they do after ordinary requests. The loudest
+candidates of each are generated with.
 
 The signs are ours; the third is after the direction monitor of Zhong & Raghunathan 2025.
 Limits: sees triggers that are in the pack or close to one of its wordings and forms. A payload that
@@ -37,7 +37,6 @@ GENERATED = 4  # candidates that are generated with
 RISE = 0.1  # of agreement over that of plain requests: less is not followed
 ENDLESS = 3  # candidates that are generated with
 ENDED = 2  # requests whose answers are the shortest
-STIRRING = 3  # candidates that are generated with
 
 
 class Sign(NamedTuple):
@@ -122,12 +121,17 @@ def _endless(session: Session, candidates: Sequence[Candidate]) -> list[Candidat
 
 
 def _stirring(session: Session, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the candidates behind which the changed modules do most, in each of a few requests."""
+    """Return the candidates behind which the changed modules do most, in each of a few requests.
+
+    None where the profile has none generated with.
+    """
+    if not session.profile.stirring:
+        return []
     asked = session.ordinary[:BEGUN_IN]
     first = _stirred(session, candidates, asked[:1])
     kept = sorted(first, key=lambda c: -first[c])[:KEPT]
     found = _stirred(session, kept, asked)
-    return sorted(found, key=lambda c: -found[c])[:STIRRING]
+    return sorted(found, key=lambda c: -found[c])[: session.profile.stirring]
 
 
 def _stirred(
@@ -147,5 +151,5 @@ def _stirred(
 SIGNS = (
     Sign("agreement", _agreeing, later=False),
     Sign("no end", _endless, later=True),
-    Sign("energy", _stirring, later=True, others=True),
+    Sign("energy", _stirring, later=False, others=True),
 )
