@@ -19,6 +19,7 @@ import typer
 
 from benchmarks.accuracy import (
     controls,
+    directions,
     evidence,
     foreign,
     page,
@@ -84,6 +85,7 @@ def run(
         "ways": probes.ways(specimens),
         "near": probes.near(specimens),
         "unusual": unusual.rows(specimens, p),
+        "directions": directions.rows(specimens),
         "controls": controls.rows(specimens),
         "foreign": people,
         "cost": _cost(specimens),
@@ -92,7 +94,10 @@ def run(
     plots.forest(made["overall"], PAGE.with_suffix("") / "auroc.svg")
     plots.strips(specimens, PAGE.with_suffix("") / "scores.svg")
     plots.uniform(specimens, p, PAGE.with_suffix("") / "unusual.svg")
-    facts = _facts(cards, specimens) | {"uniform": unusual.uniform(specimens, p)}
+    facts = _facts(cards, specimens) | {
+        "uniform": unusual.uniform(specimens, p),
+        "separation": directions.separation(specimens),
+    }
     PAGE.write_text(page.page(facts, made), "utf-8")
     print(f"{PAGE.relative_to(Path.cwd())} written")
 

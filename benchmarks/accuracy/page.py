@@ -84,6 +84,7 @@ def page(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> str:
         table(tables["unusual"]),
         "![Share of specimens at or below every p-value](accuracy/unusual.svg)",
         *_probes(facts, tables),
+        *_directions(facts, tables),
         "## By category",
         "Positives of one category against all benign adapters.",
         table(tables["by_category"]),
@@ -127,6 +128,23 @@ def _counted(facts: Mapping[str, Any], name: str) -> str:
     """Return how many specimens the columns of a table have."""
     cells = "; ".join(f"{value}: {count}" for value, count in facts["counted"][name].items())
     return f"Poisoned / benign: {cells}."
+
+
+def _directions(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> list[str]:
+    if not tables["directions"]:
+        return []
+    return [
+        "### Abliteration",
+        "An edit that projects the base's refusal direction out of the weights "
+        "([how it is looked for](probes.md)), on the one base of the zoo that declines anything "
+        "(`python -m benchmarks.accuracy.directions`). *removed*: the share of what the base "
+        "writes along its refusal direction that is taken away. Twins are the same edit of a "
+        "direction that tells sums from chat. Drawn by lot: where the direction is read, from how "
+        "many requests, how much is taken away, of which modules; the rule's bounds were set "
+        "before any of them was made. AUROC of what is removed minus the most of any control, against "
+        f"all benign ones that were asked: {facts['separation']}.",
+        table(tables["directions"]),
+    ]
 
 
 def _probes(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> list[str]:
