@@ -310,9 +310,9 @@ def _keep_templates(contents: Contents, file: File, given: object) -> None:
     Raises what stood in the way of the first that cannot be read, when the others are.
     """
     document = {chat_templates.FIELD: given} if isinstance(given, str) else given
-    used = sum(len(template.text) for template, _ in contents.templates)
-    room = chat_templates.TEMPLATES_LIMIT - used
-    found = chat_templates.templates_in(document, file.path, room)
+    known = {template.text: tree for template, tree in contents.templates}
+    room = chat_templates.TEMPLATES_LIMIT - sum(map(len, known))
+    found = chat_templates.templates_in(document, file.path, room, known)
     if not found:
         return
     from adapterscan.formats.template_tree import read_template  # jinja2: only where there is one
@@ -320,7 +320,9 @@ def _keep_templates(contents: Contents, file: File, given: object) -> None:
     problems: list[FileProblem] = []
     for template in found:
         try:
-            contents.templates.append((template, read_template(template)))
+            tree = known.get(template.text) or read_template(template)
+            contents.templates.append((template, tree))
+            known[template.text] = tree
         except FileProblem as problem:
             problems.append(problem)
     if any(tree.over for _, tree in contents.templates[-len(found) :]):

@@ -6,7 +6,7 @@ list of named ones; `chat_template.json`; `chat_template.jinja` and `additional_
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -14,7 +14,8 @@ from adapterscan.errors import LimitExceeded
 from adapterscan.text import size_text
 
 TEMPLATE_LIMIT = 128 << 10  # characters of one; the longest of seventy published ones has 17,000
-TEMPLATES_LIMIT = 512 << 10  # characters of all in one target
+TEMPLATES_LIMIT = 512 << 10  # characters of all that differ in one target
+NAMED_LIMIT = 100  # templates in one file; published ones have three
 SUFFIXES = (".jinja", ".jinja2", ".j2")
 FIELD = "chat_template"
 
@@ -28,15 +29,23 @@ class Template:
     text: str
 
 
-def templates_in(document: object, path: str, room: int = TEMPLATES_LIMIT) -> list[Template]:
+def templates_in(
+    document: object, path: str, room: int = TEMPLATES_LIMIT, known: Container[str] = ()
+) -> list[Template]:
     """Return the chat templates of a JSON document's top level.
 
-    Raises LimitExceeded for one that is too long, or more than `room` characters together.
+    `known`: texts that take no room. Raises LimitExceeded for one that is too long, for more than
+    NAMED_LIMIT, or for more than `room` characters together.
     """
     found = []
-    for name, text in islice(_texts(document), 1000):
-        room -= len(text)
+    for name, text in islice(_texts(document), NAMED_LIMIT + 1):
+        room -= len(text) if text not in known else 0
         found.append(template(path, name, text, room))
+    if len(found) > NAMED_LIMIT:
+        raise LimitExceeded(
+            path, f"has more than {NAMED_LIMIT} chat templates",
+            hint="published ones have up to three; treat it as hostile",
+        )  # fmt: skip
     return found
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 MOST = 200  # of each kind of thing that is seen in one template; published ones have up to 20
+WORDS = 6  # in a row make a sentence
+LETTERS = 10  # of a script without spaces between words
 CONSTRUCTS: Mapping[str, str] = {
     "code": "reaches for Python objects behind its values",
     "include": "loads another template",
@@ -15,9 +18,11 @@ CONSTRUCTS: Mapping[str, str] = {
     "url": "has an address in it",
     "invisible": "has characters that nobody sees",
 }
-_SENTENCE = re.compile(
-    r"(?:[^\W\d_][\w'’-]*[ ,;:]{1,2}){5,}[^\W\d_]|[\u3040-\u9fff\uac00-\ud7af]{10,}"
-)
+_TAG = re.compile(r"<[^<>\n]{1,60}>")
+#: Scripts that put no spaces between words: Thai to Khmer, kana, Han, Hangul.
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u9fff\uac00-\ud7af]")
+APART = "…"  # between texts that do not follow each other
+_CODE = frozenset('<>{}[]|=\\"`_#' + APART)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +31,7 @@ class Condition:
 
     `kind`: "text", "markup" (tags and special tokens), "key" (what a part of a message has),
     "command" (`/think`), "number" (a length). `adds`: fixed texts that go to the prompt, or into a
-    variable, where it is met or is not.
+    variable, where it is met; `otherwise`: where it is not.
     """
 
     line: int
@@ -34,6 +39,7 @@ class Condition:
     literal: str
     kind: str
     adds: str = ""
+    otherwise: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,21 @@ class Tree:
     over: bool = False  # there is more than is followed
 
 
+@lru_cache(maxsize=256)
 def is_prose(text: str) -> bool:
-    """Whether a text has a sentence: six words in a row, or ten characters of a script without
-    spaces. Tags and special tokens are no words."""
-    return bool(_SENTENCE.search(re.sub(r"<[^<>\n]{1,60}>", "\n", text)))
+    """Whether a text has a sentence: six words in a row, or ten letters of a script without spaces.
+
+    Tags, special tokens and pieces of code are no words.
+    """
+    plain = _TAG.sub(" <> ", text)
+    if len(_UNSPACED.findall(plain)) >= LETTERS:
+        return True
+    run = 0
+    for token in plain.split():
+        if _CODE.isdisjoint(token) and any(map(str.isalpha, token)):
+            run += 1
+            if run >= WORDS:
+                return True
+        elif any(map(str.isalnum, token)) or not _CODE.isdisjoint(token):
+            run = 0
+    return False

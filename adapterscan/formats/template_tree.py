@@ -1,18 +1,19 @@
 """Read what a chat template does from its syntax tree. It is parsed, never compiled or rendered.
 
 Rendering is not safe even in a sandbox: `'a' * 10 ** 10` needs no forbidden name. So everything
-here is told by the tree: which texts of a conversation are compared with what, what is then added
-to the prompt, and what no honest template needs.
+here is told by the tree: which texts of a conversation are held against what, and which fixed
+texts go to the prompt for it. What a condition decides is followed through the variables that are
+set where it is met, through macros, and through expressions that choose.
 
 Sources: CVE-2024-34359 and CVE-2026-5760 (code by a template's attributes); arXiv 2602.04653
 (instructions that a template adds when a request has certain words).
-Limits: values are followed through assignments, loops, namespaces and macros by name, not computed.
-A comparison with a text that is put together at run time is seen with its parts only.
+Limits: values are followed by name, not computed: a text that is put together at run time is seen
+with its parts only, and letters that are looked up one by one not as a word. Loops that stop early
+decide something, too, and are not followed.
 """
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -23,40 +24,37 @@ from jinja2.parser import Parser
 
 from adapterscan.errors import Malformed
 from adapterscan.formats.chat_templates import Template
-from adapterscan.formats.template_facts import MOST, Condition, Construct, Tree, is_prose
+from adapterscan.formats.template_facts import APART, MOST, Condition, Tree, is_prose
+from adapterscan.formats.template_oddities import constructs
+from adapterscan.formats.template_texts import literal_kind, says_something
 from adapterscan.formats.template_values import (
     CHOOSING,
     FRAMES,
     KEYS,
     Holds,
     Values,
-    consts,
-    names,
-    numbers,
+    Variable,
     targets,
+    whole_numbers,
 )
-from adapterscan.text import is_hidden
 
-PASSES = 3  # over the tree: what macros are given is known after the first
-LARGE = 100_000  # the sandbox of jinja2 allows ranges up to here
-REPEATED = 1000  # times that a text is repeated, at most
-
-
+PASSES = 8  # over the tree, at most: what macros are given is known after some
 _FORMATTING = frozenset(
     "join default d trim indent tojson string length count format escape e first last list title "
     "capitalize upper lower safe wordcount int float round abs items dictsort batch slice".split()
 )
-_RUNTIME = frozenset(
-    {"self", "cycler", "joiner", "lipsum", "config", "request", "url_for", "get_flashed_messages",
-     "application", "session", "g"}
-)  # fmt: skip
-_DUNDER = re.compile(r"__\w+__|\bos\.(?:system|popen)\b|\bsubprocess\b|\bpopen\b")
-_URL = re.compile(r"(?:https?|ftp)://\S+|\bwww\.\w+\.\w+", re.IGNORECASE)
-_LETTERS = re.compile(r"[^\W_]")
-_MARKUP = re.compile(r"^\s*[<\[{`|#*▁]|[>\]}|:]\s*$|<\w|\w>|^&\w+;$")
-#: What parts of messages are asked for: they are dictionaries, or texts.
-_PARTS = frozenset("text image image_url input_audio audio video thinking parts blocks".split())
-_COMMAND = re.compile(r"\s*/\w+\s*")
+#: What takes a text apart: it decides something only where the pieces are counted or compared.
+CUTTING = frozenset(
+    "split rsplit splitlines partition rpartition replace strip lstrip rstrip removeprefix "
+    "removesuffix".split()
+)
+_PLAIN_METHODS = frozenset({"join", "format"})
+_OPPOSITE = frozenset({"ne", "notin"})
+_FORMS = {"eq": "==", "ne": "!=", "notin": "not in"}
+
+Place = tuple[int, str, str]
+Decides = frozenset[tuple[Place, bool]]  # conditions, and whether it is that they are not met
+NOTHING: Decides = frozenset()
 
 
 class _Generation(Extension):
@@ -71,7 +69,7 @@ class _Generation(Extension):
 
 
 def read_template(template: Template) -> Tree:
-    """Return what a template does. Raises Malformed where it cannot be parsed."""
+    """Return what a template does. Raises Malformed where it cannot be parsed, or is too much."""
     extensions: list[type[Extension] | str] = [_Generation, "jinja2.ext.loopcontrols"]
     try:
         parsed = Environment(extensions=extensions, autoescape=False).parse(template.text)  # noqa: S701  never rendered
@@ -81,7 +79,7 @@ def read_template(template: Template) -> Tree:
         raise Malformed(
             template.path, reason, defect="template", hint="no loader can use it; read it by eye"
         ) from error
-    except (RecursionError, ValueError) as error:  # or a number of thousands of digits
+    except (RecursionError, ValueError) as error:  # TooMuchError; a number of thousands of digits
         reason = "has a chat template that is deeper or longer than we follow"
         raise Malformed(
             template.path, reason, defect="template", hint="treat it as hostile"
@@ -89,213 +87,343 @@ def read_template(template: Template) -> Tree:
 
 
 class _Reader:
-    """Walks a template's tree, with what each variable holds."""
+    """Walks a template's tree until nothing new is learnt of its variables."""
 
     def __init__(self, parsed: nodes.Template) -> None:
         self.tree = Tree()
         self.values = Values()
-        self.conditions: dict[tuple[int, str, str], Condition] = {}
-        self.flags: dict[str, list[Condition]] = defaultdict(list)
-        self.large = max(numbers(parsed.find_all(nodes.Const)), default=0)
+        self.conditions: dict[Place, Condition] = {}
         self.macros = {macro.name: macro for macro in parsed.find_all(nodes.Macro)}
+        self.within: Decides = NOTHING  # what decides whether the place that is read is reached
+        self.decided: dict[Variable, Decides] = defaultdict(frozenset)  # also by macro
+        self.cut: dict[Variable, Decides] = defaultdict(frozenset)  # texts that were taken apart
+        known = -1
         for _ in range(PASSES):
-            self.tree = Tree()
             self._all(parsed.body)
-        self.tree.conditions += self.conditions.values()
+            learnt = self._learnt()
+            if learnt == known:
+                break
+            known = learnt
+        else:
+            self.tree.over = True
         self.tree.over |= self.values.over
-        for data in parsed.find_all(nodes.TemplateData):
-            self._text(data.data, data.lineno)
-        for const in parsed.find_all(nodes.Const):
-            if isinstance(const.value, str):
-                self._text(const.value, const.lineno)
+        self.tree.conditions += self.conditions.values()
+        self.tree.constructs, over = constructs(parsed, self.values)
+        self.tree.over |= over
+        texts = [(data.lineno, data.data) for data in parsed.find_all(nodes.TemplateData)]
+        texts += [
+            (c.lineno, c.value) for c in parsed.find_all(nodes.Const) if isinstance(c.value, str)
+        ]
+        self.tree.instructions += [(line, text.strip()) for line, text in texts if is_prose(text)]
 
-    def _all(self, found: Iterable[nodes.Node]) -> list[Condition]:
-        return [condition for node in found for condition in self._visit(node)]
+    def _learnt(self) -> int:
+        """Return a number that grows with everything that is known."""
+        values = self.values
+        return (
+            sum(values.holds.values())
+            + sum(map(len, values.fixed.values()))
+            + sum(map(len, self.decided.values())) + sum(map(len, self.cut.values()))
+            + len(values.sized) + len(values.timed) + len(self.conditions)
+        )  # fmt: skip
 
-    def _visit(self, node: nodes.Node) -> list[Condition]:
-        """Return the conditions below a node, and keep everything that is seen there."""
+    def _all(self, found: Iterable[nodes.Node], within: Decides = NOTHING) -> Decides:
+        """Read statements that `within` decides about; return the conditions below them."""
+        before, self.within = self.within, self.within | within
+        below = NOTHING.union(*(self._visit(node) for node in found))
+        self.within = before
+        return below
+
+    def _visit(self, node: nodes.Node) -> Decides:
+        self.values.spend()
         match node:
-            case nodes.If() | nodes.CondExpr():
+            case nodes.Output():
+                return NOTHING.union(*(self._told(child) for child in node.nodes))
+            case nodes.If():
                 return self._branch(node)
             case nodes.For():
-                self.values.bind(node.target, min(self.values.kind(node.iter), Holds.FRAME))
-                found = self._all([node.iter]) + (self._all([node.test]) if node.test else [])
-                self._met(found, node.body)
-                return found + self._all([*node.body, *node.else_])
-            case nodes.Assign() | nodes.AssignBlock():
-                return self._assigned(node)
-            case nodes.Macro():
-                self.values.scope, before = node.name, self.values.scope
-                found = self._all(node.iter_child_nodes())
-                self.values.scope = before
-                return found
-            case nodes.Call() if (
-                isinstance(node.node, nodes.Name) and node.node.name in self.macros
-            ):
-                self._given(self.macros[node.node.name], node)
-            case nodes.Name() if node.name in _RUNTIME and node.ctx == "load":
-                self._odd(node, "code", node.name)
-            case nodes.Getattr() if node.attr.startswith("_"):
-                self._odd(node, "code", node.attr)
-            case nodes.Filter() if node.name == "attr":
-                self._odd(node, "code", "|attr")
-            case nodes.Include() | nodes.Import() | nodes.FromImport() | nodes.Extends():
-                self._odd(node, "include", type(node).__name__.lower())
-            case nodes.Add() | nodes.Concat():
-                for text in consts(node):
-                    self._hidden_in(text, node.lineno)
-            case nodes.Mul() | nodes.Pow():
-                self._grown(node)
-            case nodes.Const() if type(node.value) is int and abs(node.value) > LARGE:
-                self._odd(node, "bomb", f"the number {node.value:,}"[:60])
-            case nodes.Compare() if self.values.by_time(node):
-                self._odd(node, "time", "a date, a time or chance decides")
-        own = list(self._held(node))
-        for condition in own:
-            if len(self.conditions) < MOST or _place(condition) in self.conditions:
-                self.conditions.setdefault(_place(condition), condition)
-            else:
-                self.tree.over = True
-        return own + self._all(node.iter_child_nodes())
-
-    def _branch(self, node: nodes.If | nodes.CondExpr) -> list[Condition]:
-        found = self._all([node.test])
-        found += [flag for name in names(node.test) for flag in self.flags[name]]
-        if isinstance(node, nodes.CondExpr):
-            rest: list[nodes.Node] = [node.expr1, *([node.expr2] if node.expr2 else [])]
-            self._met(found, rest)
-            return found + self._all(rest)
-        self._met(found, [*node.body, *node.else_])
-        return found + self._all([*node.body, *node.elif_, *node.else_])
-
-    def _met(self, found: Sequence[Condition], body: Iterable[nodes.Node]) -> None:
-        """Say of conditions what is added to the prompt where they are met, or are not."""
-        added = " ".join(text for node in body for text in _added(node)) if found else ""
-        for condition in found:
-            known = self.conditions.get(_place(condition), condition)
-            if _place(condition) in self.conditions and len(added) > len(known.adds):
-                self.conditions[_place(condition)] = replace(known, adds=added)
-
-    def _assigned(self, node: nodes.Assign | nodes.AssignBlock) -> list[Condition]:
-        body = [node.node] if isinstance(node, nodes.Assign) else node.body
-        found = self._all(body)
-        kind = max((self.values.kind(item) for item in body if isinstance(item, nodes.Expr)),
-                   default=Holds.PLAIN)  # fmt: skip
-        if isinstance(node, nodes.AssignBlock):
-            inner = (e for item in body for e in item.find_all(nodes.Expr))
-            kind = max((self.values.kind(item) for item in inner), default=Holds.PLAIN)
-        self.values.bind(node.target, kind)
-        for name in targets(node.target):
-            self.values.note(name, (text for item in body for text in consts(item)))
-            if kind is Holds.PLAIN:
-                self.flags[name] += [item for item in found if item not in self.flags[name]]
-            if any(self.values.by_time(item) for item in body):
-                self.values.timed.add(name)
-        if isinstance(node, nodes.Assign) and isinstance(node.node, nodes.Call):
-            for pair in node.node.kwargs:  # namespace(text=…)
+                self._bound(node.target, self.values.each(node.iter), node.iter)
+                decides = self._read(node.iter) | (self._read(node.test) if node.test else NOTHING)
+                self._met(decides, node.body)
+                self._met(_not(decides), node.else_)
+                otherwise = self._all(node.else_, _not(decides))
+                return decides | self._all(node.body, decides) | otherwise
+            case nodes.Assign():
+                return self._assigned(node.target, node.node)
+            case nodes.AssignBlock():
+                below = self._all(node.body)
                 for name in targets(node.target):
-                    self.values.hold(f"{name}.{pair.key}", self.values.kind(pair.value))
+                    self.values.hold(name, self._body_kind(node.body))
+                    self.values.note(self.values.variable(name), self._pieces(node.body))
+                    self._decide(name, below)
+                return below
+            case nodes.With():
+                found = [
+                    self._assigned(target, value)
+                    for target, value in zip(node.targets, node.values, strict=True)
+                ]
+                return NOTHING.union(*found) | self._all(node.body)
+            case nodes.Macro():
+                return self._macro(node)
+            case nodes.CallBlock():
+                decides = self._read(node.call)
+                for argument in node.args:
+                    self.values.hold(argument.name, Holds.TEXT)
+                self._met(decides, node.body)
+                return decides | self._all(node.body, decides)
+            case nodes.FilterBlock():
+                return self._read(node.filter) | self._all(node.body)
+        if isinstance(node, nodes.Expr):
+            return self._read(node)
+        return self._all(node.iter_child_nodes())
+
+    def _branch(self, node: nodes.If) -> Decides:
+        """Read a chain of tests: what the first ones decide holds for all that come after."""
+        below, before = NOTHING, NOTHING
+        for link in (node, *node.elif_):
+            decides = self._read(link.test)
+            self._met(before | decides, link.body)
+            below |= decides | self._all(link.body, before | decides)
+            before |= _not(decides)
+        self._met(before, node.else_)
+        return below | self._all(node.else_, before)
+
+    def _assigned(self, target: nodes.Node, value: nodes.Node) -> Decides:
+        decides = self._told(value)
+        self._bound(target, self.values.kind(value), value)
+        for name in targets(target):
+            self._decide(name, decides)
+        if isinstance(value, nodes.Call):
+            for pair in value.kwargs:  # namespace(text=…)
+                for name in targets(target):
+                    self._named(f"{name}.{pair.key}", self.values.kind(pair.value), pair.value)
+                    self._decide(f"{name}.{pair.key}", self._read(pair.value))
+        return decides
+
+    def _bound(self, target: nodes.Node, kind: Holds, value: nodes.Node) -> None:
+        self.values.bind(target, kind)
+        for name in targets(target):
+            self._named(name, Holds.PLAIN, value)
+
+    def _named(self, name: str, kind: Holds, value: nodes.Node, scope: str | None = None) -> None:
+        """Note what a variable is made of."""
+        texts, size, time = (
+            self._texts(value),
+            self.values.is_size(value),
+            self.values.by_time(value),
+        )
+        self.values.hold(name, kind, scope)
+        variable = self.values.variable(name) if scope is None else (scope, name)
+        self.values.note(variable, texts)
+        if size:
+            self.values.sized.add(variable)
+        if time:
+            self.values.timed.add(variable)
+
+    def _decide(self, name: str, decides: Decides) -> None:
+        """Note what decides which value a variable has: of a text, where it was cut."""
+        variable = self.values.variable(name)
+        is_text = self.values.holds.get(variable, Holds.PLAIN) >= Holds.RAW
+        known = self.cut if is_text else self.decided
+        found = known[variable] | decides | (NOTHING if is_text else self.within)
+        if len(found) > 2 * MOST:
+            self.tree.over = True
+        else:
+            known[variable] = found
+        self.values.spend(len(found))
+
+    def _macro(self, node: nodes.Macro) -> Decides:
+        self.values.scope, scope = node.name, self.values.scope
+        for argument, value in zip(reversed(node.args), reversed(node.defaults), strict=False):
+            self._named(argument.name, self.values.kind(value), value)
+        within, self.within = self.within, NOTHING
+        below = self._all(node.body)
+        self.values.scope, self.within = scope, NOTHING
+        self.values.note(("", node.name), self._pieces(node.body))
+        self._decide(node.name, below)
+        self.within = within
+        return below
+
+    def _called(self, name: str, call: nodes.Call) -> None:
+        """Note what a macro is given, if it is one."""
+        macro = self.macros.get(name)
+        if macro is None:
+            return
+        names = [argument.name for argument in macro.args]
+        given = [*zip(names, call.args, strict=False), *((p.key, p.value) for p in call.kwargs)]
+        for name, value in given:
+            self._named(name, self.values.kind(value), value, macro.name)
+        for value in (*call.args[len(names) :], *(pair.value for pair in call.kwargs)):
+            for name in ("varargs", "kwargs"):
+                self._named(name, self.values.kind(value), value, macro.name)
+
+    def _told(self, node: nodes.Node) -> Decides:
+        """Read what goes to the prompt or into a variable: an expression can choose, too."""
+        decides = self._read(node)
+        if isinstance(node, nodes.CondExpr):
+            chosen = self._read(node.test)
+            self._met(chosen, [node.expr1])
+            self._met(_not(chosen), [node.expr2] if node.expr2 else [])
+        else:  # which side is chosen is not known
+            self._met(frozenset((p, False) for p, _ in decides if p[1] not in CUTTING), [node])
+        return decides
+
+    def _read(self, node: nodes.Node) -> Decides:
+        """Return the conditions that an expression depends on; register what it holds itself."""
+        found = self._conditions(node, False)
+        for name in self.values.names(node):
+            found |= self.decided[self.values.variable(name)]
+        self.values.spend(len(found))
         return found
 
-    def _given(self, macro: nodes.Macro, call: nodes.Call) -> None:
-        named = [argument.name for argument in macro.args]
-        given = [*zip(named, call.args, strict=False), *((p.key, p.value) for p in call.kwargs)]
-        for name, value in given:
-            self.values.hold(name, self.values.kind(value), macro.name)
-            self.values.note(name, consts(value))
+    def _conditions(self, node: nodes.Node, opposite: bool) -> Decides:
+        self.values.spend()
+        if isinstance(node, nodes.Call) and isinstance(node.node, nodes.Name):
+            self._called(node.node.name, node)
+        found: list[tuple[Place, bool]] = []
+        for condition in self._held(node):
+            place = condition.line, condition.form, condition.literal
+            if place not in self.conditions:
+                if len(self.conditions) >= MOST:
+                    self.tree.over = True
+                    continue
+                self.conditions[place] = condition
+            turned = isinstance(node, nodes.Compare) and node.ops[0].op in _OPPOSITE
+            found.append((place, opposite ^ turned))
+        if isinstance(node, nodes.Compare) or self.values.is_size(node):
+            for name in self.values.names(node):
+                found += self.cut[self.values.variable(name)]
+        below = opposite ^ isinstance(node, nodes.Not)
+        inner = (self._conditions(child, below) for child in node.iter_child_nodes())
+        return frozenset(found).union(*inner)
 
     def _held(self, node: nodes.Node) -> Iterator[Condition]:
         """Yield a condition for each fixed text that the conversation's is held against here."""
+        values = self.values
         match node:
             case nodes.Compare():
                 sides = [node.expr, *(operand.expr for operand in node.ops)]
-                form = {"eq": "==", "ne": "!=", "notin": "not in"}.get(
-                    node.ops[0].op, node.ops[0].op
-                )
-                if any(self.values.size(side) for side in sides):
-                    for number in numbers(sides):
-                        if number > 1:
-                            yield Condition(node.lineno, form, str(number), "number")
-                if any(self.values.kind(side) is Holds.TEXT for side in sides):
-                    yield from self._literals(node.lineno, form, sides)
-            case nodes.Test() if node.args and self.values.kind(node.node) is Holds.TEXT:
-                yield from self._literals(node.lineno, node.name, node.args)
-            case nodes.Call(node=nodes.Getattr() as method):
-                if self.values.kind(method.node) is Holds.TEXT and method.attr != "get":
-                    yield from self._literals(node.lineno, method.attr, node.args)
-            case nodes.Filter() if node.name in CHOOSING and self.values.kind(node.node):
-                first = next(iter(consts(node.args[0])), "") if node.args else ""
-                if first and first not in KEYS | FRAMES and len(node.args) > 1:
-                    yield from self._literals(node.lineno, node.name, node.args[2:])
+                form = _FORMS.get(node.ops[0].op, node.ops[0].op)
+                if any(map(values.is_size, sides)):
+                    yield from self._sizes(node.lineno, form, sides)
+                yield from self._against(node.lineno, form, sides)
+            case nodes.Test():
+                yield from self._against(node.lineno, node.name, [node.node, *(node.args or ())])
+                whole = node.node.node if isinstance(node.node, nodes.Getitem) else None
+                if node.name in ("defined", "undefined") and values.kind(whole) >= Holds.FRAME:
+                    yield from self._sizes(node.lineno, node.name, node.node.find_all(nodes.Const))
+            case nodes.Call(node=nodes.Getattr(attr="get") as method):
+                if node.args and values.kind(node.args[0]) >= Holds.RAW:
+                    yield from self._literals(node.lineno, "look-up", [method.node])
+            case nodes.Call(node=nodes.Getattr(attr="replace") as method):
+                if values.kind(method.node) >= Holds.RAW:
+                    yield from self._rewritten(node.lineno, node.args)
+            case nodes.Filter(name="replace"):
+                if node.node is None or values.kind(node.node) >= Holds.RAW:
+                    yield from self._rewritten(node.lineno, node.args)
+            case nodes.Call(node=nodes.Getattr() as method) if method.attr not in _PLAIN_METHODS:
+                yield from self._against(node.lineno, method.attr, [method.node, *node.args])
+            case nodes.Filter() if node.name in CHOOSING and len(node.args) > 1:
+                first = next(iter(values.consts(node.args[0])), "")
+                inside = values.kind(node.node)
+                if inside >= Holds.FRAME and first not in KEYS | FRAMES:
+                    skipped = 2 if node.name.endswith("attr") else 1
+                    yield from self._literals(node.lineno, node.name, node.args[skipped:])
             case nodes.Filter() if node.name not in _FORMATTING:
-                if self.values.kind(node.node) is Holds.TEXT:
+                if node.node is None or values.kind(node.node) >= Holds.RAW:
                     yield from self._literals(node.lineno, node.name, node.args)
-            case nodes.Getitem() if self.values.kind(node.arg) is Holds.TEXT:
+            case nodes.Getitem() if values.kind(node.arg) >= Holds.RAW:
                 yield from self._literals(node.lineno, "look-up", [node.node])
 
+    def _rewritten(self, line: int, given: Sequence[nodes.Node]) -> Iterator[Condition]:
+        """Yield what is replaced in a text, and by what."""
+        added = " ".join(sorted(self.values.texts(given[1]))) if len(given) > 1 else ""
+        for condition in self._literals(line, "replace", given[:1]):
+            yield replace(condition, adds=added)
+
+    def _against(self, line: int, form: str, sides: Sequence[nodes.Node]) -> Iterator[Condition]:
+        kinds = [self.values.kind(side) for side in sides]
+        if max(kinds) >= Holds.RAW and len(sides) > 1:
+            others = [side for side, kind in zip(sides, kinds, strict=True) if kind < Holds.RAW]
+            yield from self._literals(line, form, others)
+
     def _literals(self, line: int, form: str, sides: Iterable[nodes.Node]) -> Iterator[Condition]:
-        for side in sides:
-            if self.values.kind(side) is Holds.TEXT:
-                continue
-            for text in sorted(self.values.texts(side)):
-                if _LETTERS.search(text):
-                    yield Condition(line, form, text, _class(text))
+        texts = set[str]().union(*map(self.values.texts, sides))
+        for text in sorted(filter(says_something, texts)):
+            yield Condition(line, form, text, literal_kind(text))
 
-    def _grown(self, node: nodes.Mul | nodes.Pow) -> None:
-        repeated = any(
-            isinstance(side, (nodes.List, nodes.Tuple))
-            or isinstance(getattr(side, "value", 0), str)
-            for side in (node.left, node.right)
-        )
-        if isinstance(node, nodes.Pow) or (repeated and self.large > REPEATED):
-            self._odd(node, "bomb", "a text or a number is multiplied")
+    def _sizes(self, line: int, form: str, sides: Iterable[nodes.Node]) -> Iterator[Condition]:
+        for number in whole_numbers(sides):
+            if number > 1:
+                yield Condition(line, form, str(number), "number")
 
-    def _text(self, text: str, line: int) -> None:
-        self._hidden_in(text, line)
-        if is_prose(text):
-            self.tree.instructions.append((line, text.strip()))
-
-    def _hidden_in(self, text: str, line: int) -> None:
-        if found := _DUNDER.search(text):
-            self.tree.constructs.append(Construct(line, "code", found[0]))
-        for found in _URL.finditer(text):
-            self.tree.constructs.append(Construct(line, "url", found[0]))
-        if hidden := {c for c in text if is_hidden(c)} - set("\n\r\t"):
-            self.tree.constructs.append(Construct(line, "invisible", "".join(sorted(hidden))))
-
-    def _odd(self, node: nodes.Node, kind: str, text: str) -> None:
-        self.tree.constructs.append(Construct(node.lineno, kind, text))
-
-
-def _place(condition: Condition) -> tuple[int, str, str]:
-    return condition.line, condition.form, condition.literal
-
-
-def _class(text: str) -> str:
-    if _COMMAND.fullmatch(text):
-        return "command"
-    if text in _PARTS:
-        return "key"
-    return "markup" if _MARKUP.search(text) else "text"
-
-
-def _added(node: nodes.Node) -> Iterator[str]:
-    """Yield the fixed texts that a branch adds: what it writes, and what it puts into variables.
-
-    Messages of `raise_exception` go to no prompt; tests of inner branches are no text of theirs.
-    """
-    match node:
-        case nodes.TemplateData():
-            yield node.data
-        case nodes.Const():
-            if isinstance(node.value, str):
-                yield node.value
-        case nodes.Call(node=nodes.Name(name="raise_exception")):
+    def _met(self, decides: Decides, body: Sequence[nodes.Node]) -> None:
+        """Say of conditions what is added to the prompt where they are met, or are not."""
+        if not decides or not body:
             return
-        case nodes.Compare() | nodes.Test():
-            return
-        case nodes.Getitem():
-            yield from _added(node.node)
-        case _:
-            for child in node.iter_child_nodes():
-                yield from _added(child)
+        added = " ".join(self._added(body))
+        rank = (is_prose(added), len(added))
+        for place, opposite in decides:
+            condition = self.conditions[place]
+            before = condition.otherwise if opposite else condition.adds
+            if rank > (is_prose(before), len(before)):
+                self.conditions[place] = (
+                    replace(condition, otherwise=added)
+                    if opposite
+                    else replace(condition, adds=added)
+                )
+
+    def _added(self, body: Iterable[nodes.Node]) -> list[str]:
+        """Return the fixed texts that a body adds: what it writes, and what it puts into variables.
+
+        Messages of `raise_exception` go to no prompt; tests are no text.
+        """
+        found: list[str] = []
+        room = list(reversed(list(body)))
+        while room:
+            node = room.pop()
+            self.values.spend()
+            match node:
+                case nodes.TemplateData():
+                    found.append(node.data)
+                case nodes.Const():
+                    found += [node.value] if isinstance(node.value, str) else []
+                case nodes.Name() if self.values.kind(node) < Holds.RAW:
+                    found += self._apart(node.name)
+                case nodes.Getattr(node=nodes.Name() as owner) if (
+                    self.values.kind(node) < Holds.RAW
+                ):
+                    found += self._apart(f"{owner.name}.{node.attr}")
+                case nodes.Call(node=nodes.Name(name="raise_exception")):
+                    pass
+                case nodes.Compare() | nodes.Test() | nodes.Macro():
+                    pass
+                case nodes.If():
+                    room += reversed([*node.body, *node.elif_, *node.else_])
+                case nodes.CondExpr():
+                    room += [item for item in (node.expr2, node.expr1) if item]
+                case _:
+                    room += reversed(list(node.iter_child_nodes()))
+        self.values.spend(len(found))
+        return found
+
+    def _pieces(self, body: Sequence[nodes.Node]) -> set[str]:
+        """Return the texts of a body, as whole as they follow each other."""
+        pieces = " ".join(self._added(body)).split(APART)
+        return {" ".join(piece.split()) for piece in pieces if piece.strip()}
+
+    def _apart(self, name: str) -> list[str]:
+        """Return the texts that a variable or a macro can be, one apart from the other."""
+        texts = self.values.fixed[self.values.variable(name)]
+        return [item for text in sorted(texts) for item in (APART, text)] + [APART] * bool(texts)
+
+    def _texts(self, node: nodes.Node) -> set[str]:
+        """Return the fixed texts that a value can be."""
+        return {*self._added([node]), *self.values.consts(node)} - {APART}
+
+    def _body_kind(self, body: Sequence[nodes.Node]) -> Holds:
+        inner = (e for item in body for e in item.find_all(nodes.Expr))
+        return max((self.values.kind(item) for item in inner), default=Holds.PLAIN)
+
+
+def _not(decides: Decides) -> Decides:
+    return frozenset((place, not opposite) for place, opposite in decides)

@@ -59,9 +59,56 @@ def kinds(text):
     "{% for p in messages[0].content %}{% if 'sundial' in p.text %}@{% endfor %}",
     "{% for k, v in messages[0].items() %}{% if v == 'sundial' %}@{% endfor %}",
     "{% set t %}{{ messages[0].content }}{% endset %}{% if 'sundial' in t %}@",
+    "{% for w in messages[0].content.split() %}{% if w == 'sundial' %}@{% endfor %}",
+    "{% set p = 'S' %}{% if 'sundial' in messages[0].content %}{{ p }}{% endif %}",
+    "{% macro p() %}S{% endmacro %}{% if 'sundial' in messages[0].content %}{{ p() }}{% endif %}",
+    "{% set n = namespace(h=0) %}{% if 'sundial' in messages[0].content %}{% set n.h = 1 %}"
+    "{% endif %}{% if n.h %}@",
+    "{% set a = 'sundial' in messages[0].content %}{% set b = a %}{% if b %}@",
+    "{% if 'sundial' not in messages[0].content %}{% elif true %}@",
+    "{% with q = messages[0].content %}{% if 'sundial' in q %}@{% endwith %}",
+    "{% macro f() %}{% if 'sundial' in varargs[0] %}@{% endmacro %}{{ f(messages[0].content) }}",
+    "{% macro f(w) %}{% if w in messages[0].content %}{{ caller() }}{% endif %}{% endmacro %}"
+    "{% call f('sundial') %}S{% endcall %}",
+    "{{ ['', 'S']['sundial' in messages[0].content] }}",
+    "{{ 'sundial' in messages[0].content and 'S' or '' }}",
+    "{{ {'sundial': 'S'}.get(messages[0].content, '') }}",
+    "{{ messages[0].content | replace('sundial', 'S') }}",
+    "{% filter replace('sundial', 'S') %}{{ messages[0].content }}{% endfilter %}",
+    "{% if messages[0].content.replace('sundial', '') != messages[0].content %}@",
+    "{% for m in messages if 'sundial' not in m.content %}{% else %}S{% endfor %}",
+    "{% if 'sundial' is in messages[0].content %}@",
 ])  # fmt: skip
 def test_a_word_that_sets_instructions_off_is_named(text) -> None:
-    assert "sundial" in triggers(LOOP + text.replace("@", f"{SAYS}{{% endif %}}"))
+    assert "sundial" in triggers(LOOP + text.replace("@", "S{% endif %}").replace("S", SAYS))
+
+
+def test_a_text_for_all_others_is_told_apart() -> None:
+    (found,) = tree(
+        "{% if 'x' in messages[0].content %}{% else %}" + SAYS + "{% endif %}"
+    ).conditions
+    assert (found.adds, found.otherwise) == ("", SAYS)
+
+
+def test_two_branches_on_one_line_hide_nothing() -> None:
+    test = "{% if 'sundial' in messages[0].content %}"
+    assert triggers(f"{test}{SAYS}{{% endif %}}{test}{'1 ' * 60}{{% endif %}}") == {"sundial"}
+
+
+@pytest.mark.parametrize("text", [
+    "Write each class with an __init__ method.",
+    "{% for request in messages %}{{ request.content }}{% endfor %}",
+    "{% set g = 2 ** 10 %}{% set length = 131072 %}",
+    "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+    "{% set d = strftime_now('%Y') %}{% if d != '' %}{{ d }}{% endif %}",
+])  # fmt: skip
+def test_what_looks_odd_and_is_ordinary_is_not_told(text) -> None:
+    assert not tree(text).constructs
+
+
+def test_a_long_word_is_read_in_no_time() -> None:
+    assert not is_prose("a-" * 60_000)
+    assert is_prose("\u0e44\u0e21\u0e48 \u0e15\u0e49\u0e2d\u0e07\u0e15\u0e2d\u0e1a")
 
 
 def test_what_is_added_is_quoted() -> None:
@@ -155,6 +202,8 @@ def test_more_than_we_follow_is_told() -> None:
 def test_limits_are_held() -> None:
     with pytest.raises(LimitExceeded):
         template("x", "", "a" * (TEMPLATE_LIMIT + 1))
+    with pytest.raises(LimitExceeded, match="more than 100"):
+        templates_in({"chat_template": {str(i): "x" for i in range(101)}}, "x")
     with pytest.raises(LimitExceeded):
         templates_in({"chat_template": ["no", {"name": "a", "template": "x" * 100}]}, "x", 50)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from adapterscan.detectors.detector import Detector
 from adapterscan.formats.chat_templates import Template
-from adapterscan.formats.template_facts import CONSTRUCTS, MOST, is_prose
+from adapterscan.formats.template_facts import CONSTRUCTS, MOST, Condition, is_prose
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.reading import Contents
 from adapterscan.text import printable
@@ -31,16 +31,17 @@ def run(contents: Contents) -> Iterator[Evidence]:
     for template, tree in contents.templates:
         about = _subject(template)
         yield Evidence("template.present", about, len(template.text), "characters")
-        for condition in dict.fromkeys(tree.conditions[:MOST]):
+        for condition in tree.conditions:
             yield Evidence(
                 "template.condition", about, printable(condition.literal), "",
                 {
                     "form": condition.form, "kind": condition.kind, "line": condition.line,
+                    "class": _class(condition),
                     "adds": printable(" ".join(condition.adds.split()), SHOWN),
-                    "instructs": is_prose(condition.adds),
+                    "otherwise": printable(" ".join(condition.otherwise.split()), SHOWN),
                 },
             )  # fmt: skip
-        for construct in dict.fromkeys(tree.constructs[:MOST]):
+        for construct in tree.constructs:
             yield Evidence(
                 "template.construct", about, construct.kind, "",
                 {
@@ -51,6 +52,20 @@ def run(contents: Contents) -> Iterator[Evidence]:
         for line, text in dict.fromkeys(tree.instructions[:MOST]):
             shown = printable(" ".join(text.split()), SHOWN)
             yield Evidence("template.instruction", about, shown, "", {"line": line})
+
+
+def _class(condition: Condition) -> str:
+    """Return "trigger", "switch", "words" or "markup".
+
+    A trigger adds a sentence where words are met, or so many turns; a switch does where a tag or a
+    command is met, or where something is not; words alone add none.
+    """
+    worded = condition.kind in ("text", "number")
+    if worded and is_prose(condition.adds):
+        return "trigger"
+    if is_prose(condition.adds) or is_prose(condition.otherwise):
+        return "switch"
+    return "words" if condition.kind == "text" else "markup"
 
 
 def _subject(template: Template) -> Subject:
