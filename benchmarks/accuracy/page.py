@@ -137,12 +137,12 @@ def _directions(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -
         "### Abliteration",
         "An edit that projects the base's refusal direction out of the weights "
         "([how it is looked for](probes.md)), on the one base of the zoo that declines anything "
-        "(`python -m benchmarks.accuracy.directions`). *removed*: the share of what the base "
-        "writes along its refusal direction that is taken away. Twins are the same edit of a "
-        "direction that tells sums from chat. Drawn by lot: where the direction is read, from how "
-        "many requests, how much is taken away, of which modules; the rule's bounds were set "
-        "before any of them was made. AUROC of what is removed minus the most of any control, against "
-        f"all benign ones that were asked: {facts['separation']}.",
+        "(`python -m benchmarks.accuracy.directions`). *removed*: the share of what the base's "
+        "weights write along its refusal direction that is taken away. Twins are the same edit of "
+        "a direction that tells sums from chat. Drawn by lot: where the direction is read, from "
+        "how many requests, how much is taken away, of which modules; the rule's bounds were set "
+        "before any of them was made. AUROC of what is removed minus the most of any control, "
+        f"against all benign ones that were asked: {facts['separation']}.",
         table(tables["directions"]),
     ]
 
