@@ -28,7 +28,9 @@ def members(
         ):
             yield found
         else:
-            left_out[weighed.file] = Skipped(weighed.file, "some updates are zero", failed=False)
+            left_out[weighed.file] = Skipped(
+                weighed.file, "its updates are zero, or no numbers", failed=False
+            )
     told = (item for item in (*artifact.problems, *contents.skipped) if item.failed)
     left_out |= {item.what: item for item in told}
     yield from left_out.values()

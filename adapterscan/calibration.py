@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -47,8 +46,8 @@ OVER_MODULES: Mapping[str, Callable[[F64], np.float64]] = {
     "spread": np.std,
 }
 FEATURES = tuple(f"{statistic} {how}" for statistic in STATISTICS for how in OVER_MODULES)
-LEAST = 39  # members: with fewer no p-value can be below 2.5 %
-TINY = 1e-30  # a statistic of 0 has no logarithm
+LEAST = 39  # members: with fewer no p-value can be as low as 2.5 %, which the rule asks for
+FURTHEST_LOG = 1000.0  # of a statistic in a file
 FURTHEST = 50.0  # robust standard deviations: beyond, further is no more unlike
 SHOWN = 3  # features that are named
 NOTE = 1000  # characters
@@ -152,14 +151,16 @@ def described(adapter: Adapter, weighed: Weighed, name: str, sha256: str) -> Mem
 def features(column: Callable[[str], F64]) -> tuple[float, ...] | None:
     """Return FEATURES of an adapter; `column` returns one statistic of all its modules, (n,).
 
-    None where a statistic is missing, or one that is no number could be met.
+    Over the modules that are changed: one that is left at zero has a size, and nothing else. None
+    where none is changed, or where a statistic is no number.
     """
     found: list[float] = []
     for statistic in STATISTICS:
         values = column(statistic)
+        values = values[values != 0.0]
         if not values.size or not np.isfinite(values).all():
             return None
-        logs = np.log(np.maximum(values, TINY))
+        logs = np.log(values)
         found += [float(how(logs)) for how in OVER_MODULES.values()]
     return tuple(found)
 
@@ -272,18 +273,21 @@ def read_reference(path: Path) -> Reference:
         return Reference(members, notes, (hashlib.sha256(data).hexdigest(),))
     except OSError as error:
         raise _bad(path, f"cannot be read ({error.strerror})") from error
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (
+        KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError,
+    ) as error:  # fmt: skip
         raise _bad(path, "is no reference") from error
 
 
 def _member(item: Mapping[str, Any]) -> Member:
     """Return a member of a file. Raises KeyError, TypeError or ValueError for what is none."""
     values = tuple(float(value) for value in item["values"])
-    if len(values) != len(FEATURES) or not all(map(math.isfinite, values)):
+    if len(values) != len(FEATURES) or not all(abs(value) <= FURTHEST_LOG for value in values):
         raise ValueError(item["name"])
     kind = Kind(**item["kind"])
-    if type(kind.width) is not int:
-        raise TypeError(kind.width)
+    texts = (kind.base, kind.peft_type, kind.modules, kind.ranks, item["sha256"])
+    if type(kind.width) is not int or not all(isinstance(text, str) for text in texts):
+        raise TypeError(kind)
     bytes.fromhex(item["sha256"])
     return Member(printable(item["name"]), item["sha256"], kind, values)
 

@@ -125,6 +125,14 @@ def test_the_same_update_with_other_factors_is_the_same_member(tmp_path) -> None
     assert again.values == pytest.approx(before.values, abs=2e-3)
 
 
+def test_modules_that_are_not_changed_make_no_adapter_unusual(tmp_path) -> None:
+    edited = Edited(TRAINED / "benign")
+    name = next(n for n in edited.tensors if "lora_B" in n)
+    edited.tensors[name] = np.zeros_like(edited.tensors[name])
+    again, before = measured(edited.write(tmp_path / "again")), measured(TRAINED / "benign")
+    assert np.abs(np.array(again.values) - before.values).max() < 0.5
+
+
 def test_what_is_written_is_read_again(tmp_path) -> None:
     reference = Reference(tuple(made(3)), ("a note\u202e",))
     path = tmp_path / "r.json"
@@ -154,9 +162,11 @@ def test_what_is_no_reference_is_refused(tmp_path, change) -> None:
     ("values", [float("nan")] * len(FEATURES)),
     ("values", [1e999] * len(FEATURES)),
     ("values", [0.0]),
+    ("values", [10**400] * len(FEATURES)),
     ("sha256", "not hexadecimal"),
     ("kind", {"base": "b", "width": "64", "peft_type": "LORA", "modules": "", "ranks": ""}),
     ("kind", {"base": "b"}),
+    ("kind", {"base": [], "width": 64, "peft_type": "LORA", "modules": "", "ranks": ""}),
 ], ids=str)  # fmt: skip
 def test_a_member_that_is_none_is_refused(tmp_path, field, value) -> None:
     path = tmp_path / "r.json"

@@ -78,9 +78,10 @@ def page(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> str:
         "## How unusual an adapter is",
         "Conformal p-values ([what is compared](calibration.md)) among benign specimens of the "
         "same base and of other families. Where p is true, no more of the benign ones than each "
-        "column says are as unusual; Kolmogorov and Smirnov's test of that gives "
-        f"p = {facts['uniform']:.2f}. Poisoned adapters that are no more unusual than benign ones "
-        "are not seen this way, and most are not: the finding is of severity info.",
+        "column says are as unusual; Kolmogorov and Smirnov's test that p is uniform "
+        f"gives {facts['uniform']:.2f} (below 0.05 it is not; adapters of one family are no "
+        "independent draws, which the test takes them for). Poisoned adapters that are no more "
+        "unusual than benign ones are not seen this way, and most are not: the finding is of severity info.",
         table(tables["unusual"]),
         "![Share of specimens at or below every p-value](accuracy/unusual.svg)",
         *_probes(facts, tables),

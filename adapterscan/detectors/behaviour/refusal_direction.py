@@ -7,10 +7,12 @@ is no loss of refusals.
 
 Sources: Arditi et al. 2024 (refusal is mediated by one direction; ablation as an edit of weights);
 `signals.md` 6 asks for ρ and |r̂·u₁|, which are in the details.
-Limits: one direction, of modules that write into the residual stream. Refusals that are trained
-away leave it alone (`behaviour.refusals_lost` sees those); an edit that spreads over several
-directions, or of one that these requests do not show, is seen in part. Says nothing where the base
-declines little: what has no refusals has no such direction.
+Limits: one direction, of weights that write into the residual stream, over all inputs alike: an
+edit for the inputs that occur, one of what reads the stream, and one that takes a control away as
+well are missed. Refusals that are trained away leave it alone. `behaviour.refusals_lost` counts
+what all of these do. An edit that spreads over several directions, or of one that these requests do
+not show, is seen in part. Says nothing where the base declines little: what has no refusals has no
+such direction.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def each(contents: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
     sha256 = contents.sha256(weighed.file)
     member = described(weighed.adapter, weighed.weighed, weighed.file, sha256)
     if member is None:
-        raise NotApplicable("some of its updates are zero, or no numbers: nothing to compare")
+        raise NotApplicable("its updates are zero, or no numbers: nothing to compare")
     fields, others = contents.peers.near(member)
     if len(others) < LEAST:
         raise NotApplicable(
@@ -56,6 +56,7 @@ def each(contents: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
             "floor": 1 / (found.members + 1),
             "alike": ", ".join(_WORDS[field] for field in fields),
             "same_base": "base" in fields and bool(member.kind.base),
+            "same_modules": "modules" in fields,
             "score": found.score,
             "usual_score": found.usual,
             "most": ", ".join(f"{name} (z {z:+.1f})" for name, z in found.most),
@@ -64,6 +65,6 @@ def each(contents: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
 
 
 DETECTOR = Detector(
-    "standing", 1, frozenset({Need.WEIGHTS, Need.PEERS}),
+    "standing", 2, frozenset({Need.WEIGHTS, Need.PEERS}),
     "how unusual the statistics are among adapters of its kind", each=each,
 )  # fmt: skip
