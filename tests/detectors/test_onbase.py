@@ -204,6 +204,32 @@ def test_an_adapter_of_another_base_does_not_fit(scanned, adapters, tmp_path):
     assert exit_code([report], Severity.HIGH) == 3
 
 
+def test_a_base_of_another_name_and_the_same_shapes_is_said(scanned, tmp_path):
+    report = scanned(with_tensors(tmp_path / "a", {}, base_model_name_or_path="org/tiny-aligned"))
+    (finding,) = (f for f in report.findings if f.rule == "base-differs")
+    assert finding.severity is Severity.INFO
+    assert "names org/tiny-aligned" in finding.message
+    assert "compared with example-org/tiny-llama" in finding.message
+
+
+def test_the_base_that_the_adapter_names_is_not_another(scanned, adapters):
+    report = scanned(adapters / "benign-qv")
+    assert fact(report, "base.name").value == "same"
+    assert "base-differs" not in severities(report)
+
+
+def test_an_adapter_that_names_no_base_names_no_other(scanned, tmp_path):
+    report = scanned(with_tensors(tmp_path / "a", {}, base_model_name_or_path=None))
+    assert not facts(report, "base.name")
+
+
+def test_another_base_is_told_although_there_is_no_update_to_compare(scanned, tmp_path, state):
+    folder = tmp_path / "a"
+    settings = config(base_model_name_or_path="org/other", modules_to_save=["lm_head"])
+    save(folder, settings, {f"{PREFIX}{NORM}": encode(state[NORM])})
+    assert fact(scanned(folder), "base.name").value == "other"
+
+
 def test_one_module_of_another_shape_is_named_and_the_others_are_compared(scanned, tmp_path):
     a, b = low_rank("other", 48, 64, 4, 0.01)
     keys = [f"{PREFIX}{MODULE}.lora_{x}.weight" for x in "AB"]
