@@ -155,7 +155,7 @@ def _probes(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> li
         "## Asking the model",
         "The detectors above look at weights. Here base + adapter was run against the base, on "
         f"{facts['probed']} of the same specimens ({facts['probes']}; minutes each: those that "
-        "they were run on so far; AdaLoRA is not read yet, and reward models write no text). Fixed "
+        "they were run on so far; AdaLoRA was not asked, and reward models write no text). Fixed "
         "answers are read out without knowing a trigger ([how](probes.md)), and the score is how "
         "sure the adapter is of one that ordinary requests do not get; refusals are counted "
         "against the base's. Two statistics of weights stand beside it, on the same specimens.",
