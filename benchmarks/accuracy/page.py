@@ -141,8 +141,8 @@ def _directions(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -
         "writes along its refusal direction that is taken away. Twins are the same edit of a "
         "direction that tells sums from chat. Drawn by lot: where the direction is read, from how "
         "many requests, how much is taken away, of which modules; the rule's bounds were set "
-        "before any of them was made. AUROC of what is removed minus the most of any control, against "
-        f"all benign ones that were asked: {facts['separation']}.",
+        "before any of them was made. AUROC of what is removed minus the most of any control, "
+        f"against all benign ones that were asked: {facts['separation']}.",
         table(tables["directions"]),
     ]
 

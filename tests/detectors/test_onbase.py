@@ -84,6 +84,13 @@ def test_an_honest_adapter_is_measured_and_nothing_is_found(scanned, adapters):
     assert "base model" not in {item.what for item in report.coverage.skipped}
 
 
+def test_a_report_calls_the_comparison_by_what_it_measures(scanned, adapters):
+    detectors = scanned(adapters / "benign-qv").versions["detectors"].split(",")
+    names = [text.partition("@")[0] for text in detectors]
+    assert "base-deltas" in names
+    assert "merge" not in names
+
+
 def test_values_are_those_of_the_dense_matrices(scanned, adapters, state):
     report = scanned(adapters / "benign-qv")
     found = next(i for i in facts(report, "base.module") if i.subject.name == MODULE)
