@@ -1,6 +1,7 @@
 """Write what the docs take from the code: `python docs/build.py`, or `--check` to compare only.
 
-Pages of the rules, the command line's help, and the run that the README opens with.
+Pages of the rules, the command line's help, the run that the README opens with, and which module
+may import what.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -29,7 +32,10 @@ COMMANDS = (
 )
 #: Folders that hold nothing but generated pages; what is left over in them is removed.
 OWNED = ("docs/rules",)
+ARCHITECTURE = "docs/architecture.md"
+WIDTH = 118  # of a line of the pages' prose
 _RUN = re.compile(r"(<!-- run: scan (\S+) -->\n)```console\n.*?```(?=\n<!-- end -->)", re.DOTALL)
+_IMPORTS = re.compile(r"(<!-- imports: (layers|torch) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
 def pages(root: Path) -> Mapping[str, str]:
@@ -40,6 +46,7 @@ def pages(root: Path) -> Mapping[str, str]:
         "docs/rules/README.md": index_page(rules),
         "docs/cli.md": cli_page(),
         "README.md": with_runs((root / "README.md").read_text("utf-8")),
+        ARCHITECTURE: with_imports((root / ARCHITECTURE).read_text("utf-8")),
     }
 
 
@@ -62,6 +69,29 @@ def with_runs(text: str) -> str:
         return f"{match[1]}```console\n$ adapterscan scan {match[2]}\n{said.rstrip()}\n```"
 
     return _RUN.sub(filled, text)
+
+
+def with_imports(text: str) -> str:
+    """Return `text` with each `<!-- imports: … -->` block filled from what `lint-imports` checks.
+
+    `layers`: who may import whom; `torch`: the modules that import it.
+    """
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    order, frameworks = settings["tool"]["importlinter"]["contracts"]
+    pairs = [pair.split(" -> ") for pair in frameworks["ignore_imports"]]
+    torch = sorted(name for name, imported in pairs if imported == "torch")
+    said = {
+        "layers": " > ".join(order["layers"]).replace("adapterscan.", ""),
+        "torch": ", ".join(
+            f"{name.removeprefix('adapterscan.').replace('.', '/')}.py" for name in torch
+        ),
+    }
+
+    def filled(match: re.Match[str]) -> str:
+        lines = textwrap.fill(said[match[2]], WIDTH, break_on_hyphens=False)
+        return f"{match[1]}```text\n{lines}\n```\n"
+
+    return _IMPORTS.sub(filled, text)
 
 
 def _help(command: tuple[str, ...]) -> str:

@@ -17,7 +17,7 @@ from adapterscan.rulebook import built_in, read_folders
 from adapterscan.rulefile import read_rule
 from adapterscan.rules import EVIDENCE_SHOWN, Rule, judge, load_rules, matches
 from docs.build import ROOT as CHECKOUT
-from docs.build import differences, write
+from docs.build import differences, with_imports, write
 from tests.rule_cases import ROOT
 
 TABLE = {
@@ -411,12 +411,32 @@ def test_the_index_lists_the_worst_first() -> None:
     assert index.index("[b](b.md)") < index.index("[a](a.md)")
 
 
+def test_a_search_that_accused_benign_adapters_is_not_of_high_confidence() -> None:
+    (found,) = (rule for rule in load_rules() if rule.id == "behaviour-trigger")
+    assert found.confidence is Confidence.MEDIUM
+    assert "1 of 12 benign" in found.limits
+
+
 def test_the_pages_in_the_docs_are_current() -> None:
     assert list(differences(CHECKOUT)) == []
 
 
+def test_the_import_chain_in_the_docs_is_the_one_that_is_checked() -> None:
+    text = with_imports("<!-- imports: layers -->\nold\n<!-- end -->\n")
+    assert "rules > rulebook > rulefile >" in " ".join(text.split())
+    assert "old" not in text
+
+
+def test_the_docs_name_every_module_that_imports_torch() -> None:
+    text = with_imports("<!-- imports: torch -->\n<!-- end -->\n")
+    assert "runners/stirred.py" in text
+    assert "runners/child.py" not in text  # transformers alone
+
+
 def test_a_stale_or_left_over_page_is_a_difference(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text("no runs\n", "utf-8")
+    (tmp_path / "docs" / "architecture.md").write_text("no imports\n", "utf-8")
     write(tmp_path)
     (tmp_path / "docs" / "rules" / "README.md").write_text("old\n", "utf-8")
     (tmp_path / "docs" / "rules" / "gone.md").write_text("gone\n", "utf-8")

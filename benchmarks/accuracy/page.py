@@ -78,10 +78,10 @@ def page(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> str:
         "## How unusual an adapter is",
         "Conformal p-values ([what is compared](calibration.md)) among benign specimens of the "
         "same base and of other families. Where p is true, no more of the benign ones than each "
-        "column says are as unusual; Kolmogorov and Smirnov's test that p is uniform "
-        f"gives {facts['uniform']:.2f} (below 0.05 it is not; adapters of one family are no "
-        "independent draws, which the test takes them for). Poisoned adapters that are no more "
-        "unusual than benign ones are not seen this way, and most are not: the finding is of severity info.",
+        "column says are as unusual; Kolmogorov and Smirnov's test that p is uniform gives "
+        f"{facts['uniform']:.2f} (below 0.05 it is not; adapters of one family are no independent "
+        "draws, which the test takes them for). Poisoned adapters that are no more unusual than "
+        "benign ones are not seen this way, and most are not: the finding is of severity info.",
         table(tables["unusual"]),
         "![Share of specimens at or below every p-value](accuracy/unusual.svg)",
         *_probes(facts, tables),
@@ -156,7 +156,7 @@ def _probes(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> li
         "## Asking the model",
         "The detectors above look at weights. Here base + adapter was run against the base, on "
         f"{facts['probed']} of the same specimens ({facts['probes']}; minutes each: those that "
-        "they were run on so far; AdaLoRA is not read yet, and reward models write no text). Fixed "
+        "they were run on so far; AdaLoRA was not asked, and reward models write no text). Fixed "
         "answers are read out without knowing a trigger ([how](probes.md)), and the score is how "
         "sure the adapter is of one that ordinary requests do not get; refusals are counted "
         "against the base's. Two statistics of weights stand beside it, on the same specimens.",

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from adapterscan.detectors.static.base_model import base_kind
+from adapterscan.detectors.static.base_model import base_kind, same_name
 from adapterscan.formats.config import AdapterConfig
 from adapterscan.model import Artifact, File, FileKind, Ref, SourceKind
 from adapterscan.rules import load_rules
@@ -78,6 +78,36 @@ def test_another_model_is_not_taken_for_the_repository(text, expected):
 )  # fmt: skip
 def test_a_folder_is_known_by_its_path_alone(text, expected):
     assert kind(text, DISK) == expected
+
+
+@pytest.mark.parametrize(
+    ("named", "given"),
+    [
+        ("Org/Base", "org/base@0123abc"), ("org/base@main", "org/base@0123abc"),
+        ("https://huggingface.co/org/base/tree/main", "org/base@0123abc"),
+        ("org/base", "./models/base/"), ("org/base", "/models/Base"),
+        ("/home/me/base", "org/base@1"), ("org/gpt2", "gpt2@0123abc"),
+        ("org/base", "/cache/models--org--base/snapshots/0123abc"),
+        ("org/base", "/models/base.Q4_1.gguf"), ("org/base", "base-IQ4_XS.gguf"),
+        ("org/base", "base-bf16-00001-of-00002.gguf"), ("gpt2", "gpt2@0123abc"),
+    ],
+)  # fmt: skip
+def test_a_base_goes_by_its_name_wherever_it_lies(named, given):
+    assert same_name(named, given)
+
+
+@pytest.mark.parametrize(
+    ("named", "given"),
+    [
+        ("org/base-aligned", "org/base@0123abc"), ("org/base", "other/base@0123abc"),
+        ("org/base", "/models/base-instruct"), ("org/base", "base-instruct.Q4_1.gguf"),
+        ("org/base", "/cache/models--other--base/snapshots/0123abc"), (".", "."), ("./", ".."),
+        ("/home/me/base", "org/other@1"), ("https://evil.example/org/base", "org/other@1"),
+        ("org/" + "x" * 5000, "org/base@0123abc"),
+    ],
+)  # fmt: skip
+def test_another_name_is_another_base(named, given):
+    assert not same_name(named, given)
 
 
 def test_a_path_is_also_followed_from_the_folder_of_the_config():

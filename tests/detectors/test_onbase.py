@@ -84,6 +84,13 @@ def test_an_honest_adapter_is_measured_and_nothing_is_found(scanned, adapters):
     assert "base model" not in {item.what for item in report.coverage.skipped}
 
 
+def test_a_report_calls_the_comparison_by_what_it_measures(scanned, adapters):
+    detectors = scanned(adapters / "benign-qv").versions["detectors"].split(",")
+    names = [text.partition("@")[0] for text in detectors]
+    assert "base-deltas" in names
+    assert "merge" not in names
+
+
 def test_values_are_those_of_the_dense_matrices(scanned, adapters, state):
     report = scanned(adapters / "benign-qv")
     found = next(i for i in facts(report, "base.module") if i.subject.name == MODULE)
@@ -202,6 +209,32 @@ def test_an_adapter_of_another_base_does_not_fit(scanned, adapters, tmp_path):
     assert len(facts(report, "base.shape_mismatch")) == 8
     assert not facts(report, "base.relative")
     assert exit_code([report], Severity.HIGH) == 3
+
+
+def test_a_base_of_another_name_and_the_same_shapes_is_said(scanned, tmp_path):
+    report = scanned(with_tensors(tmp_path / "a", {}, base_model_name_or_path="org/tiny-aligned"))
+    (finding,) = (f for f in report.findings if f.rule == "base-differs")
+    assert finding.severity is Severity.INFO
+    assert "names org/tiny-aligned" in finding.message
+    assert "compared with example-org/tiny-llama" in finding.message
+
+
+def test_the_base_that_the_adapter_names_is_not_another(scanned, adapters):
+    report = scanned(adapters / "benign-qv")
+    assert fact(report, "base.name").value == "same"
+    assert "base-differs" not in severities(report)
+
+
+def test_an_adapter_that_names_no_base_names_no_other(scanned, tmp_path):
+    report = scanned(with_tensors(tmp_path / "a", {}, base_model_name_or_path=None))
+    assert not facts(report, "base.name")
+
+
+def test_another_base_is_told_although_there_is_no_update_to_compare(scanned, tmp_path, state):
+    folder = tmp_path / "a"
+    settings = config(base_model_name_or_path="org/other", modules_to_save=["lm_head"])
+    save(folder, settings, {f"{PREFIX}{NORM}": encode(state[NORM])})
+    assert fact(scanned(folder), "base.name").value == "other"
 
 
 def test_one_module_of_another_shape_is_named_and_the_others_are_compared(scanned, tmp_path):

@@ -1,6 +1,6 @@
 """Measure every ΔW against the weight of the base that it is added to.
 
-Sources: `merge/`; definitions and what a high value means in docs/base.md.
+Sources: `adapterscan/onbase/`; definitions and what a high value means in docs/base.md.
 Limits: descriptive. Honest adapters have intruder dimensions and updates of any size, and what is
 lost in rounding is lost for all; no statistic here tells a backdoor from an ordinary adapter. What
 it can tell for certain is that shapes do not fit the base that was named.
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from adapterscan.detectors.detector import Detector
+from adapterscan.detectors.onbase.naming import named
 from adapterscan.detectors.onbase.totals import Totals, module_evidence
 from adapterscan.errors import AdapterscanError, Unsupported
 from adapterscan.factors import Factors
@@ -36,12 +37,15 @@ _KINDS = {
 
 
 def each(contents: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
-    """Yield `base.module` for each module, `base.shape_mismatch`, and what all come to.
+    """Yield `base.name`, `base.module` for each module, `base.shape_mismatch`, and their totals.
 
     Raises Unsupported at the end for what could not be compared.
     """
     base, adapter = contents.base, weighed.adapter
-    if base is None or not adapter.deltas:
+    if base is None:
+        return
+    yield from named(adapter.config, base.name)
+    if not adapter.deltas:
         return
     if adapter.config.raw.get("layer_replication"):
         raise Unsupported(
@@ -147,6 +151,6 @@ class _Problems:
 
 
 DETECTOR = Detector(
-    "merge", 1, frozenset({Need.WEIGHTS, Need.BASE}), "every ΔW against the base's weights",
+    "base-deltas", 1, frozenset({Need.WEIGHTS, Need.BASE}), "every ΔW against the base's weights",
     each=each,
 )  # fmt: skip

@@ -4,7 +4,8 @@ Source: transformers 5.23 and peft 0.21.2 hand the text to `from_pretrained`, wh
 of that name, as seen from where the process runs, before a repository on the hub. An artifact that
 is its own base decides the model under the adapter too, and whole models are not analysed here.
 Limits: a folder on a disk does not say what it is called on the hub, and nobody knows from which
-directory it will be loaded; every place from which a relative path leads into it counts.
+directory it will be loaded; every place from which a relative path leads into it counts. Names that
+agree are no proof: anyone can call a folder so.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ _REPOSITORY = re.compile(
 _HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:/")
 _LONGEST = 4096  # of a path or an address that anything opens
+_SNAPSHOT = re.compile(r"models--([^/]+?)--([^/]+)/snapshots/[^/]+$")  # in the hub client's cache
+#: What is appended to a model's name in that of a GGUF file: `.Q4_1`, `-F16`, `-00001-of-00002`.
+_GGUF_TAIL = re.compile(
+    r"(?:[._-](?:i?q\d\w{0,8}|b?fp?(?:16|32)|mxfp4|\d{5}-of-\d{5})){0,4}\.gguf$", re.IGNORECASE
+)
 
 
 def base_kind(config: AdapterConfig, artifact: Artifact) -> str:
@@ -47,6 +53,31 @@ def base_kind(config: AdapterConfig, artifact: Artifact) -> str:
 def is_hub_id(text: str) -> bool:
     """Return whether `text` has the form of an id on the hub, `name` or `org/name`."""
     return _HUB_ID.fullmatch(text) is not None and not text.endswith(_FILES)
+
+
+def same_name(named: str, given: str) -> bool:
+    """Return whether the base that was given goes by the name that a config has for it.
+
+    A repository is its owner and name, in any case, at any commit; one that was given has a commit.
+    Of a path only the last part is a name; a GGUF file's is without its quantisation.
+    """
+    if max(len(named), len(given)) > _LONGEST:
+        return False
+    owner, name = _called(named.strip())
+    other, own = _called(given, path="@" not in given)
+    return name == own and name not in ("", ".", "..") and (owner == other or not (owner and other))
+
+
+def _called(text: str, *, path: bool = False) -> tuple[str, str]:
+    """Return a base's owner, "" where that is not known, and its name."""
+    text = text.replace("\\", "/").rstrip("/").lower()
+    if snapshot := _SNAPSHOT.search(text):
+        return snapshot[1], snapshot[2]
+    match = None if path else _REPOSITORY.fullmatch(text)
+    if match and is_hub_id(match["id"]) and match["host"] in (None, *_HOSTS):
+        owner, _, name = match["id"].partition("/")
+        return owner, name
+    return "", _GGUF_TAIL.sub("", text.rpartition("/")[2].partition("@")[0])
 
 
 def _is_own_repository(text: str, artifact: Artifact) -> bool:
