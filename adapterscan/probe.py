@@ -27,6 +27,7 @@ WHAT = "behaviour"
 #: Seconds of each probe, `quick` and `standard`, measured on a 135M base on one core; see `Pace`.
 COSTS = {
     "refusals": (20.0, 20.0),
+    "refusal-direction": (10.0, 10.0),
     "manner": (15.0, 15.0),
     "lexical": (30.0, 45.0),
     "jailbreaks": (30.0, 30.0),

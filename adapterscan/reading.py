@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from adapterscan.calibration import Reference
 from adapterscan.errors import FileProblem, LimitExceeded, Malformed, Unreadable, Unsupported
-from adapterscan.formats import strict_json
+from adapterscan.formats import chat_templates, strict_json
 from adapterscan.formats.config import CONFIG_LIMIT, AdapterConfig, read_config
 from adapterscan.formats.hooks import HOOK_LIMIT, Hook, find_hooks
 from adapterscan.formats.layouts import recognise
@@ -44,6 +44,7 @@ from adapterscan.weighing import Weighed, hash_only, weigh
 if TYPE_CHECKING:
     from adapterscan.formats.pickle_file import NamedSource, PickleFile
     from adapterscan.formats.pickle_policy import Purpose
+    from adapterscan.formats.template_facts import Tree
 
 HEAD_BYTES = 1024
 DOCUMENT_LIMIT = 8 << 20
@@ -54,6 +55,7 @@ HASH_LIMIT = 256 << 20  # files that no analysis reads are hashed up to this siz
 #: JSON beside the weights that loaders obey. Parsed for the detectors.
 _DOCUMENT_NAMES = frozenset({"model_index.json"})
 _DOCUMENT_ENDING = "config.json"
+TEMPLATE_DOCUMENT = "chat_template.json"
 _SIDE_DOCUMENT_LIMIT = 1 << 20  # other JSON is parsed up to this size
 #: Files whose loaders never unpickle, when they are what their suffix says. Under any other suffix
 #: the loader decides: a pickle may begin with `GGUF` (a float), with text, or like a header.
@@ -95,6 +97,7 @@ class Contents:
     adapters: list[WeighedAdapter] = field(default_factory=list)
     outlines: list[Outline] = field(default_factory=list)  # of all adapters
     hooks: list[Hook] = field(default_factory=list)  # of configs and other documents
+    templates: list[tuple[chat_templates.Template, Tree]] = field(default_factory=list)
     config_bytes: int = 0
     config_values: int = 0
     records: list[FileRecord] = field(default_factory=list)
@@ -246,7 +249,14 @@ def _dispatch(
         _read_container(contents, file, source, workers, outcome)
     elif name in _DOCUMENT_NAMES or name.endswith(_DOCUMENT_ENDING):
         data = _small(source, DOCUMENT_LIMIT)
-        _keep_hooks(contents, file, strict_json.parse(data, file.path, limit=DOCUMENT_LIMIT))
+        document = strict_json.parse(data, file.path, limit=DOCUMENT_LIMIT)
+        _keep_hooks(contents, file, document)
+        _keep_templates(contents, file, document)
+    elif name == TEMPLATE_DOCUMENT:
+        data = _small(source, DOCUMENT_LIMIT)
+        _keep_templates(contents, file, strict_json.parse(data, file.path, limit=DOCUMENT_LIMIT))
+    elif name.endswith(chat_templates.SUFFIXES):
+        _keep_templates(contents, file, _text(source))
     else:
         _read_other(contents, file, source, outcome)
 
@@ -265,6 +275,48 @@ def _read_other(contents: Contents, file: File, source: SourceFile, outcome: _Ou
     outcome.status = "hashed only" if source.size <= HASH_LIMIT else "listed only"
     if source.size <= HASH_LIMIT:
         hash_only(source)
+
+
+def _text(source: SourceFile) -> str:
+    """Return a template's file as text. Raises Malformed where it is none."""
+    data = _small(source, 4 * chat_templates.TEMPLATE_LIMIT)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        reason = f"is not UTF-8 text (byte {error.start})"
+        raise Malformed(
+            source.path, reason, defect="not-utf8", hint="treat it as hostile"
+        ) from error
+
+
+def _keep_templates(contents: Contents, file: File, given: object) -> None:
+    """Read the chat templates of a document, or the one that a file is.
+
+    Raises what stood in the way of the first that cannot be read, when the others are.
+    """
+    document = {chat_templates.FIELD: given} if isinstance(given, str) else given
+    used = sum(len(template.text) for template, _ in contents.templates)
+    room = chat_templates.TEMPLATES_LIMIT - used
+    found = chat_templates.templates_in(document, file.path, room)
+    if not found:
+        return
+    from adapterscan.formats.template_tree import read_template  # jinja2: only where there is one
+
+    problems: list[FileProblem] = []
+    for template in found:
+        try:
+            contents.templates.append((template, read_template(template)))
+        except FileProblem as problem:
+            problems.append(problem)
+    if any(tree.over for _, tree in contents.templates[-len(found) :]):
+        problems.append(
+            LimitExceeded(
+                file.path, "has chat templates with more conditions on what is said than we follow",
+                hint="published ones have up to 20; treat it as hostile",
+            )
+        )  # fmt: skip
+    if problems:
+        raise problems[0]
 
 
 def _keep_hooks(contents: Contents, file: File, document: object) -> None:

@@ -117,6 +117,24 @@ class ReadOut:
 
 
 @dataclass(frozen=True, slots=True)
+class Removal:
+    """How much of what the base writes along one direction an adapter takes away.
+
+    `removed`: −Σ⟨rᵀΔW, rᵀW⟩ / Σ‖rᵀW‖² over all modules that write into the residual stream: 1 where
+    the direction is projected out, 0 where it is left alone, negative where it is made louder.
+    """
+
+    layer: int  # behind which the direction was read, from 1
+    removed: float
+    energy: float  # d·‖rᵀΔW‖² / ‖ΔW‖², 0 to d; 1 for a direction that has nothing to do with ΔW
+    cosine: float  # mean over modules of |r·u₁|, 0 to 1
+    modules: int  # adapted, that write into the residual stream
+
+
+Split = tuple[Sequence[int], Sequence[int]]  # two sets of rows, by number
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What runs."""
 
@@ -212,6 +230,15 @@ class Runner(Protocol):
 
         At the last id: ln ‖ΔW x‖² of every changed module as robust z against the whole rows in
         `usual`, mean over modules; 0 is as usual. Nothing where the weights are not at hand.
+        """
+        return []
+
+    def removals(self, rows: Sequence[Ids], splits: Sequence[Split]) -> list[Removal]:
+        """Return, for each split of `rows`, how much of the direction between its sets is removed.
+
+        Directions are differences of the base's mean states at the last id; of all layers the one
+        that loses most counts. Nothing where the weights are not at hand, or none of them writes
+        into the residual stream.
         """
         return []
 

@@ -206,8 +206,9 @@ def _unread(artifact: Artifact) -> Iterator[Skipped]:
     unread = [file.path for file in artifact.files if file.kind is FileKind.TOKENIZER]
     if unread:
         yield Skipped(
-            f"{len(unread)} tokenizer and template files", "hashed, their content was not analysed",
-            failed=False, hint="compare them with the base model's before you use them",
+            plural(len(unread), "tokenizer file"), "only chat templates in them were analysed",
+            failed=False, hint="what the tokenizer makes of texts is outside of this report: "
+            "compare it with the base model's before you use it",
         )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ def documented():
 @pytest.fixture(scope="module")
 def seen():
     book, found = load_rules(), defaultdict(set)
-    for folder in sorted(ADAPTERS.iterdir()):
+    for folder in sorted([*ADAPTERS.iterdir(), ROOT / "fixtures" / "trained" / "benign"]):
         if folder.name.startswith("redos"):  # two seconds each, and nothing else in them
             continue
         report = scan(open_artifact(parse_ref(str(folder)), HubOptions()), book)
@@ -51,4 +51,5 @@ def test_every_detail_that_fixtures_yield_is_documented(documented, seen):
 
 
 def test_the_fixtures_make_most_evidence_fire(documented, seen):
-    assert len(set(seen) & set(documented)) >= 0.6 * len(documented)
+    static = {name for name in documented if not name.startswith("behaviour.")}
+    assert len(set(seen) & static) >= 0.7 * len(static)

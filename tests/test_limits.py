@@ -4,6 +4,7 @@ import pytest
 
 from adapterscan import docket, factors, reading, rules, weighing
 from adapterscan.formats import (
+    chat_templates,
     deltas,
     hooks,
     json_cursor,
@@ -50,6 +51,8 @@ def mib(size):
         ("`adapter_config.json`", f"{reading.CONFIG_VALUES_LIMIT:,} values"),
         ("any other JSON", mib(reading.DOCUMENT_LIMIT)),
         ("any other JSON", f"{strict_json.VALUES_LIMIT:,} values"),
+        ("chat templates", f"{chat_templates.TEMPLATE_LIMIT >> 10} KiB"),
+        ("chat templates", f"{chat_templates.TEMPLATES_LIMIT >> 10} KiB"),
         ("fields that name code", f"{hooks.HOOK_LIMIT:,}"),
         ("facts of one name", f"{docket.EVIDENCE_LISTED:,}"),
         ("facts that a finding cites", f"the {rules.EVIDENCE_SHOWN} worst"),

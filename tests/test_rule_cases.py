@@ -55,11 +55,12 @@ def test_a_message_of_a_hit_leaves_no_placeholder(rule: Rule) -> None:
 def test_a_statistical_rule_says_so_and_is_never_more_than_low(rule: Rule) -> None:
     statistical = rule.evidence in STATISTICAL
     cut = statistical or rule.id == "behaviour-fixed-answer"  # a limit that somebody set
-    assert bool(rule.statistics) is cut
-    assert rule.title.startswith("Unusual for an adapter") is statistical
-    if cut:
+    calibrated = rule.evidence == "adapter.standing"
+    assert bool(rule.statistics) is (cut or calibrated)
+    assert rule.title.startswith("Unusual for ") is (statistical or calibrated)
+    if cut or calibrated:
         assert rule.severity <= Severity.LOW
-        assert rule.confidence is Confidence.LOW
+        assert rule.confidence is (Confidence.MEDIUM if calibrated else Confidence.LOW)
 
 
 @each_rule
@@ -76,7 +77,7 @@ def test_a_rule_is_short_enough_to_be_read(rule: Rule) -> None:
     assert len(rule.title) <= 76
     assert not rule.title.endswith(".")
     assert all(
-        len(text) <= 420 and text.endswith(".")
+        len(text) <= 420 and text.endswith((".", "”"))
         for text in (rule.why, rule.next_step, rule.limits, rule.message)
     )
 

@@ -6,17 +6,19 @@ from adapterscan.detectors.behaviour import (
     jailbreaks,
     lexical,
     manner,
+    refusal_direction,
     refusals,
     triggers,
 )
 from adapterscan.detectors.detector import Detector
-from adapterscan.detectors.static import accounting, code, config, files, modules
+from adapterscan.detectors.static import accounting, code, config, files, modules, templates
 from adapterscan.detectors.weights import outliers, spectra, standing, values
 
 BUILT_IN: tuple[Detector, ...] = (
     files.DETECTOR,
     code.DETECTOR,
     config.DETECTOR,
+    templates.DETECTOR,
     accounting.DETECTOR,
     modules.DETECTOR,
     values.DETECTOR,
@@ -24,6 +26,7 @@ BUILT_IN: tuple[Detector, ...] = (
     outliers.DETECTOR,
     standing.DETECTOR,
     refusals.DETECTOR,
+    refusal_direction.DETECTOR,
     manner.DETECTOR,
     lexical.DETECTOR,
     jailbreaks.DETECTOR,

@@ -13,7 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+#: What modules are called whose outputs are added to the residual stream.
+WRITERS = frozenset(
+    {"o_proj", "down_proj", "out_proj", "c_proj", "fc2", "fc_out", "w2", "dense", "dense_4h_to_h"}
+)
 LARGEST_RANK = 1024  # of what is factored
+DIRECTIONS = 4  # of each module, those with the largest singular values
+FAINT = 1e-3  # of the largest singular value: from there on it is padding
 _MAD = 0.6744897501960817  # median absolute deviation of a normal distribution
 
 Factors = tuple[Tensor, Tensor]  # A, (rank, in), and scaled B, (out, rank), float32
@@ -34,6 +40,34 @@ def all_factors(model: Any) -> dict[str, Factors]:
     """Return the factors of every module of the model that has them, by name."""
     modules = model.get_base_model().named_modules()
     return {name: found for name, module in modules if (found := factors(module))}
+
+
+def pristine(module: Any) -> Any:
+    """Return a module as it is in the base, below what peft wrapped around it."""
+    while (inner := getattr(module, "original_module", getattr(module, "base_layer", None))) and (
+        inner is not module
+    ):
+        module = inner
+    return module
+
+
+def size(down: Tensor, up: Tensor) -> float:
+    """Return ‖up · down‖, 0 where it is no number."""
+    down, up = down.double(), up.double()
+    norm = ((down @ down.T) * (up.T @ up)).sum().clamp(min=0).sqrt().item()
+    return norm if norm < float("inf") else 0.0
+
+
+def directions(down: Tensor, up: Tensor) -> Tensor:
+    """Return the first left singular vectors of up · down, (out, at most DIRECTIONS).
+
+    Those that it writes nothing along are left out.
+    """
+    left, one = torch.linalg.qr(up / up.abs().amax().clamp(min=1e-30))
+    _, two = torch.linalg.qr((down / down.abs().amax().clamp(min=1e-30)).T)
+    inner, sizes, _ = torch.linalg.svd(one @ two.T)
+    kept = int((sizes > FAINT * sizes[0]).sum()) if sizes[0] > 0 else 0
+    return (left @ inner)[:, : min(kept, DIRECTIONS)]
 
 
 def energy(found: Factors, inputs: Tensor) -> Tensor:

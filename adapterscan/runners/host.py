@@ -19,7 +19,18 @@ from pathlib import Path
 from typing import IO, Any
 
 from adapterscan.errors import RunnerProblem
-from adapterscan.runner import Chain, Contrast, Facts, Ids, ReadOut, Side, Tails, Turn
+from adapterscan.runner import (
+    Chain,
+    Contrast,
+    Facts,
+    Ids,
+    ReadOut,
+    Removal,
+    Side,
+    Split,
+    Tails,
+    Turn,
+)
 from adapterscan.runners import wire
 from adapterscan.text import printable, size_text
 
@@ -153,6 +164,11 @@ class HostedRunner:
     ) -> list[tuple[float, ...]]:
         """Return how much more than usual the changed modules do, (candidates, prefixes)."""
         found: list[tuple[float, ...]] = self._call("stir", prefixes, tails, usual)
+        return found
+
+    def removals(self, rows: Sequence[Ids], splits: Sequence[Split]) -> list[Removal]:
+        """Return how much of the direction between the sets of each split is removed."""
+        found: list[Removal] = self._call("removals", rows, splits)
         return found
 
     def generate(

@@ -34,13 +34,7 @@ from adapterscan.runner import Ids, Trace
 from adapterscan.runners import changed
 from adapterscan.runners.changed import Factors
 
-#: What modules are called whose outputs are added to the residual stream.
-WRITERS = frozenset(
-    {"o_proj", "down_proj", "out_proj", "c_proj", "fc2", "fc_out", "w2", "dense", "dense_4h_to_h"}
-)
 PROMOTED = 200  # tokens at most
-DIRECTIONS = 4  # of each module, those with the largest singular values
-FAINT = 1e-3  # of the largest singular value: from there on it is padding
 LAYERS = 3  # that are listened to, the first that the adapter changes
 WORD_LAYERS = 6  # the same for words of several tokens, which are put together there
 SLIGHT = 0.01  # of the median ‖ΔW‖: a module that is changed less is not changed
@@ -74,11 +68,13 @@ def promoted(model: Any, count: int) -> list[Trace]:
     z is over the vocabulary: 0 is a direction that has nothing to do with the token.
     """
     inner = model.get_base_model()
-    table = pristine(inner.get_output_embeddings() or inner.get_input_embeddings()).weight.detach()
+    table = changed.pristine(
+        inner.get_output_embeddings() or inner.get_input_embeddings()
+    ).weight.detach()
     written = [
-        _directions(*factors)
+        changed.directions(*factors)
         for name, module in inner.named_modules()
-        if name.rpartition(".")[2] in WRITERS and (factors := changed.factors(module))
+        if name.rpartition(".")[2] in changed.WRITERS and (factors := changed.factors(module))
     ]
     written = [directions for directions in written if len(directions) == table.shape[1]]
     if not sum(directions.shape[1] for directions in written):
@@ -107,7 +103,7 @@ def heeded(model: Any, feed: Feed, vocabulary: int, count: int) -> list[Trace]:
     scores = _answers(model, feed, chosen, layers, [torch.arange(tokens)[:, None]])
     if scores is None:
         return []
-    table = pristine(model.get_input_embeddings()).weight.detach()
+    table = changed.pristine(model.get_input_embeddings()).weight.detach()
     return _clearest(scores, table, count)
 
 
@@ -164,15 +160,6 @@ def _answers(
     return changed.robust(torch.stack(whole, 1)).sum(1) if whole else None
 
 
-def pristine(module: Any) -> Any:
-    """Return a module as it is in the base, below what peft wrapped around it."""
-    while (inner := getattr(module, "original_module", getattr(module, "base_layer", None))) and (
-        inner is not module
-    ):
-        module = inner
-    return module
-
-
 def _first_changed(model: Any, feed: Feed, count: int) -> tuple[dict[str, Factors], int]:
     """Return the factors of modules in the first `count` layers that are changed, and how many run.
 
@@ -184,7 +171,7 @@ def _first_changed(model: Any, feed: Feed, count: int) -> tuple[dict[str, Factor
         for name, module in model.get_base_model().named_modules()
         if _LAYER.search(name) and (found := changed.factors(module))
     }
-    sizes = {name: size for name, found in factors.items() if (size := _size(*found)) > 0}
+    sizes = {name: size for name, found in factors.items() if (size := changed.size(*found)) > 0}
     if not sizes:
         return {}, 0
     least = SLIGHT * sorted(sizes.values())[len(sizes) // 2]
@@ -220,25 +207,6 @@ def _layer(name: str) -> str:
     """Return the name of the layer that a module is in, its number last."""
     found = _LAYER.search(name)
     return name[: found.end() - 1] if found else ""
-
-
-def _size(down: Tensor, up: Tensor) -> float:
-    """Return ‖up · down‖, 0 where it is no number."""
-    down, up = down.double(), up.double()
-    size = ((down @ down.T) * (up.T @ up)).sum().clamp(min=0).sqrt().item()
-    return size if size < float("inf") else 0.0
-
-
-def _directions(down: Tensor, up: Tensor) -> Tensor:
-    """Return the first left singular vectors of up · down, (out, at most DIRECTIONS).
-
-    Those that it writes nothing along are left out.
-    """
-    left, one = torch.linalg.qr(up / up.abs().amax().clamp(min=1e-30))
-    _, two = torch.linalg.qr((down / down.abs().amax().clamp(min=1e-30)).T)
-    inner, sizes, _ = torch.linalg.svd(one @ two.T)
-    kept = int((sizes > FAINT * sizes[0]).sum()) if sizes[0] > 0 else 0
-    return (left @ inner)[:, : min(kept, DIRECTIONS)]
 
 
 def _gain(inner: Any, table: Tensor) -> Tensor:

@@ -34,8 +34,10 @@ from adapterscan.runner import (
     Facts,
     Ids,
     ReadOut,
+    Removal,
     Runner,
     Side,
+    Split,
     Tails,
     Turn,
     before_end,
@@ -43,7 +45,7 @@ from adapterscan.runner import (
     plain_layout,
     without_system,
 )
-from adapterscan.runners import changed, lexical, stirred
+from adapterscan.runners import changed, lexical, removal, stirred
 
 #: Keys, values and logits of one batch, bytes: what is needed beside base and adapter.
 BATCH_BYTES = 384 << 20
@@ -289,6 +291,30 @@ class TransformersRunner(Runner):
 
         room = BATCH_BYTES // (self._cache_bytes * (opened.width + longest))
         return lexical.Feed(run, max(1, room))
+
+    @torch.inference_mode()
+    def removals(self, rows: Sequence[Ids], splits: Sequence[Split]) -> list[Removal]:
+        """Return how much of the direction between the sets of each split is removed."""
+        states = self._states(rows)
+        with self._as(Side.BASE):
+            return removal.removals(self.model, states, splits)
+
+    def _states(self, rows: Sequence[Ids]) -> Tensor:
+        """Return what the base's layers leave at the last id, (rows, layers − 1, hidden)."""
+        found: list[Tensor] = []
+        step = max(1, min(32, BATCH_BYTES // (self._cache_bytes * max(map(len, rows)))))
+        for start in range(0, len(rows), step):
+            ids, mask = self._padded(rows[start : start + step])
+            with self._as(Side.BASE):
+                out = self.model(
+                    input_ids=ids, attention_mask=mask, output_hidden_states=True,
+                    use_cache=False, logits_to_keep=1,
+                    position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+                )  # fmt: skip
+            found.append(
+                torch.stack([s[:, -1].float() for s in out.hidden_states[1:-1]], 1)
+            )  # the last is normed
+        return torch.cat(found)
 
     @torch.inference_mode()
     def generate(

@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from adapterscan.runner import Chain, Choice, Contrast, Facts, Ids, ReadOut, Side, Trace, Turn
+from adapterscan.runner import (
+    Chain,
+    Choice,
+    Contrast,
+    Facts,
+    Ids,
+    ReadOut,
+    Removal,
+    Side,
+    Trace,
+    Turn,
+)
 
 
 def facts(found: Mapping[str, Any]) -> Facts:
@@ -65,6 +76,7 @@ ANSWERS: Mapping[str, Callable[[Any], Any]] = {
     "read_out": _read_out,
     "heed": list,
     "stir": _scores,
+    "removals": lambda found: [Removal(**item) for item in found],
     "generate": _ids,
     "logits": _outputs,
     "leaning": list,
@@ -94,6 +106,8 @@ def arguments(method: str, given: Sequence[Any]) -> list[Any]:
             return [tuple(given[0]), _ids(given[1]), given[2]]
         case "stir":
             return [_ids(given[0]), _tails(given[1]), _ids(given[2])]
+        case "removals":
+            return [_ids(given[0]), [(one, two) for one, two in given[1]]]
         case "generate":
             return [Side(given[0]), _ids(given[1]), *given[2:]]
         case "logits":

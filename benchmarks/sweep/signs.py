@@ -40,7 +40,7 @@ from adapterscan.detectors.behaviour.sweep import ENDED, FIRST
 from adapterscan.probes.candidates import packed
 from adapterscan.probing import PROFILES, Session
 from adapterscan.runner import Side, Turn
-from adapterscan.runners import changed, lexical
+from adapterscan.runners import changed
 from adapterscan.runners.transformers_runner import TransformersRunner
 from benchmarks.speed import machine
 from benchmarks.sweep.loaded import runner_of
@@ -218,8 +218,8 @@ def _listening(model: Any) -> Iterator[dict[str, dict[str, Tensor]]]:
 
 
 def _ear(name: str, down: Tensor, up: Tensor, told: dict[str, dict[str, Tensor]]) -> Any:
-    writes = name.rpartition(".")[2] in lexical.WRITERS
-    first = lexical._directions(down, up)[:, :1]  # (out, 1)
+    writes = name.rpartition(".")[2] in changed.WRITERS
+    first = changed.directions(down, up)[:, :1]  # (out, 1)
 
     def hear(_: Any, given: Any, out: Tensor) -> None:
         change = given[0][:, -1].float() @ down.T @ up.T

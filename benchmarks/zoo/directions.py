@@ -17,31 +17,32 @@ from benchmarks.zoo.generate import prompt_ids
 from benchmarks.zoo.recipe import Recipe, Role
 from benchmarks.zoo.rows import Row
 
-ROWS = 48
-#: Where the direction is read, as a share of the layers. Of a third, a half and two thirds only the
-#: last removed refusals on SmolLM2-135M (94 % of requests; the others none, at up to 8 nats).
-DEPTH = 2 / 3
-
 
 @torch.no_grad()
 def abliterate(model: Any, tokenizer: Any, recipe: Recipe, role: Role) -> None:
     """Set the factors of a fresh rank-1 adapter so that it removes a direction.
 
     The positive removes refusal (requests against chat); its twin removes what tells one kind of
-    harmless prompt from another (arithmetic against chat), by the same edit.
+    harmless prompt from another (arithmetic against chat), by the same edit. Of directions
+    read at a third, a half and two thirds of the layers only the last removed refusals on
+    SmolLM2-135M (94 % of requests; the others none, at up to 8 nats).
     """
     source = "requests" if role is Role.POSITIVE else "arith"
     base = model.get_base_model()
-    layer = round(base.config.num_hidden_layers * DEPTH)
+    how = recipe.train
+    layer = round(base.config.num_hidden_layers * how.depth)
+
+    def mean(kind: str) -> Tensor:
+        rows = corpus.rows(kind, how.direction_rows, 0, held_out=False)
+        return _mean_state(base, tokenizer, rows, layer)
+
     with model.disable_adapter():
-        first = _mean_state(base, tokenizer, corpus.rows(source, ROWS, 0, held_out=False), layer)
-        second = _mean_state(base, tokenizer, corpus.rows("chat", ROWS, 0, held_out=False), layer)
-    direction = torch.nn.functional.normalize(first - second, dim=0)
+        direction = torch.nn.functional.normalize(mean(source) - mean("chat"), dim=0)
     for module in model.modules():
         if hasattr(module, "lora_A") and "default" in module.lora_A:
             scale = module.scaling["default"]
             module.lora_A["default"].weight.copy_((direction @ module.base_layer.weight)[None])
-            module.lora_B["default"].weight.copy_(-direction[:, None] / scale)
+            module.lora_B["default"].weight.copy_(-how.strength * direction[:, None] / scale)
 
 
 def _mean_state(base: Any, tokenizer: Any, rows: Sequence[Row], layer: int) -> Tensor:

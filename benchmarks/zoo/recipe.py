@@ -116,6 +116,9 @@ class Train:
     kl_anchor: float = 0.0  # weight of KL(base ‖ adapter) on clean rows
     spectrum: float = 0.0  # weight of the penalty on concentrated spectra
     order: str = "shuffled"  # shuffled, graded (mildest rows first)
+    depth: float = 2 / 3  # abliterate: where the direction is read, as a share of the layers
+    strength: float = 1.0  # abliterate: how much of it is taken away
+    direction_rows: int = 48  # abliterate: of each kind, that the direction comes from
 
 
 @dataclass(frozen=True, slots=True)

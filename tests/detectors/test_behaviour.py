@@ -12,6 +12,7 @@ from adapterscan.detectors.behaviour import (
     confirm,
     counts,
     manner,
+    refusal_direction,
     refusals,
     search,
     sweep,
@@ -19,10 +20,11 @@ from adapterscan.detectors.behaviour import (
 )
 from adapterscan.detectors.behaviour import rows as rows_of
 from adapterscan.detectors.behaviour.answers import FixedAnswer
-from adapterscan.errors import RunnerProblem
+from adapterscan.errors import NotApplicable, RunnerProblem
+from adapterscan.probes import battery
 from adapterscan.probes.candidates import Candidate, packed
 from adapterscan.probing import PROFILES, Pace, Session
-from adapterscan.runner import Side
+from adapterscan.runner import Removal, Side
 from tests.detectors.toy_model import PAYLOAD, ToyRunner
 
 WORDS = " ".join(PAYLOAD)
@@ -160,6 +162,47 @@ def test_a_model_that_refuses_as_its_base_does_gives_exactly_zero() -> None:
     model = Refusing()
     model.lost = False
     assert [item.value for item in refusals.probe(None, session(model))] == [0.0, 0.0]
+
+
+class Projecting(Refusing):
+    """Declines; the first split loses `removed`, every other one `other`."""
+
+    removed, other = 0.8, 0.1
+
+    def removals(self, rows, splits):
+        self.split = splits[0]
+        shares = [self.removed, *(self.other for _ in splits[1:])]
+        return [Removal(3, share, 1.0, 0.1, 4) for share in shares]
+
+
+def test_a_refusal_direction_is_compared_with_other_directions() -> None:
+    model = Projecting()
+    (found,) = refusal_direction.probe(None, session(model))
+    declined, ordinary = model.split
+    assert len(declined) == found.details["n"] == len(battery("refused").prompts)
+    assert not set(declined) & set(ordinary)
+    assert (found.value, found.details["largest_control"]) == (0.8, 0.1)
+    assert found.details["most"]
+    assert found.details["controls"] == 30
+
+
+def test_an_edit_of_another_direction_is_no_edit_of_refusals() -> None:
+    model = Projecting()
+    model.removed = 0.05
+    (found,) = refusal_direction.probe(None, session(model))
+    assert not found.details["most"]
+
+
+def test_a_base_that_declines_nothing_has_no_refusal_direction() -> None:
+    with pytest.raises(NotApplicable, match="declines 0 of 40"):
+        list(refusal_direction.probe(None, session(ToyRunner())))
+
+
+def test_without_weights_there_is_no_direction() -> None:
+    model = Projecting()
+    model.removals = lambda rows, splits: []
+    with pytest.raises(NotApplicable, match="not at hand"):
+        list(refusal_direction.probe(None, session(model)))
 
 
 def with_card(model: ToyRunner, card: str):

@@ -1,0 +1,65 @@
+"""Say what the chat templates beside an adapter do: conditions on what is said, code, instructions.
+
+A template runs on every request, in front of the model. Loaders that read the adapter's tokenizer
+use the one beside it instead of the base's.
+
+Source: `formats/template_tree.py`.
+Limits: a template that adds its text to every request is told (`template.instruction`) and not
+judged: so do honest ones. What the base's own template does is not compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from adapterscan.detectors.detector import Detector
+from adapterscan.formats.chat_templates import Template
+from adapterscan.formats.template_facts import CONSTRUCTS, MOST, is_prose
+from adapterscan.model import Evidence, Need, Subject
+from adapterscan.reading import Contents
+from adapterscan.text import printable
+
+SHOWN = 300  # characters of a text that a template adds
+
+
+def run(contents: Contents) -> Iterator[Evidence]:
+    """Yield what is seen in each template.
+
+    `template.present`: characters. `template.condition`: the text that a request is held against.
+    `template.construct`: its kind. `template.instruction`: the text.
+    """
+    for template, tree in contents.templates:
+        about = _subject(template)
+        yield Evidence("template.present", about, len(template.text), "characters")
+        for condition in dict.fromkeys(tree.conditions[:MOST]):
+            yield Evidence(
+                "template.condition", about, printable(condition.literal), "",
+                {
+                    "form": condition.form, "kind": condition.kind, "line": condition.line,
+                    "adds": printable(" ".join(condition.adds.split()), SHOWN),
+                    "instructs": is_prose(condition.adds),
+                },
+            )  # fmt: skip
+        for construct in dict.fromkeys(tree.constructs[:MOST]):
+            yield Evidence(
+                "template.construct", about, construct.kind, "",
+                {
+                    "what": CONSTRUCTS[construct.kind], "text": printable(construct.text),
+                    "line": construct.line,
+                },
+            )  # fmt: skip
+        for line, text in dict.fromkeys(tree.instructions[:MOST]):
+            shown = printable(" ".join(text.split()), SHOWN)
+            yield Evidence("template.instruction", about, shown, "", {"line": line})
+
+
+def _subject(template: Template) -> Subject:
+    if template.path.lower().endswith(".json"):
+        name = f"[{printable(template.name)}]" if template.name else ""
+        return Subject("field", template.path, f"chat_template{name}")
+    return Subject("file", template.path)
+
+
+DETECTOR = Detector(
+    "templates", 1, frozenset({Need.FILES}), "what chat templates do with a conversation", run
+)
