@@ -149,6 +149,7 @@ class Skipped:
 
     `failed` is true when it was asked for and could not be done: the scan is then incomplete
     (exit code 3). It is false for what nobody asked for, such as probes without `--base`.
+    `ask` then is what asks for it, as one types it, where that is all it takes.
     """
 
     what: str  # a file, a module or an analysis
@@ -156,6 +157,7 @@ class Skipped:
     failed: bool
     hint: str = ""
     detector: str = ""
+    ask: str = ""
 
 
 @dataclass(frozen=True, slots=True)

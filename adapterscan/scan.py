@@ -24,6 +24,7 @@ from adapterscan.model import (
     Severity,
     Skipped,
 )
+from adapterscan.onbase.used import Used
 from adapterscan.reading import Contents, WeighedAdapter, read_files
 from adapterscan.rules import RuleBook
 from adapterscan.text import plural, printable
@@ -41,12 +42,13 @@ EXIT_CLEAN, EXIT_FINDINGS, EXIT_ERROR, EXIT_INCOMPLETE = 0, 1, 2, 3
 NOT_PROBED = Skipped(
     "behaviour", "no prompts were run against base + adapter", failed=False,
     hint="a backdoor that only shows when triggered is outside of this report; "
-    "--base BASE --probe quick looks for one",
+    "--base BASE --probe quick looks for one", ask="--base BASE --probe quick",
 )  # fmt: skip
 NOT_COMPARED = Skipped(
     "base model", "weights were not compared with the base model", failed=False,
     hint="how large an update is beside its weight, what a merge carries of it, and which "
     "overwrites move something are outside of this report; --base BASE compares",
+    ask="--base BASE",
 )  # fmt: skip
 SERVED = Skipped(
     "base model", "weights were not compared: the base is on a server, which shows none",
@@ -88,23 +90,23 @@ def scan(
     """
     options = options or ScanOptions()
     workers, peers = options.workers, options.peers or built_in()
-    contents = Contents(artifact, peers, options.base, progress)
+    base = Used(options.base) if options.base is not None else None
+    contents = Contents(artifact, peers, base, progress)
     docket = Docket(rules)
-    compared = options.base is not None
+    compared = base is not None
     docket.add(artifact.evidence)
     skipped = list(artifact.problems)
     adapters: list[AdapterSummary] = []
     probed: list[Adapter] = []
     asked: list[str] = []
+    given: set[str] = set()  # detectors that had something to look at
     for weighed in read_files(contents, workers=workers, progress=progress):
         docket.add(contents.evidence)
         contents.evidence.clear()
         if weighed is None:
             continue
         for detector in detectors:
-            skipped += _run(
-                detector, partial(detector.each, contents, weighed), docket, compared=compared
-            )
+            skipped += _run(detector, contents, weighed, docket, given)
         adapters.append(_summary(weighed))
         keep(weighed.adapter)
         if probing and len(probed) < SEVERAL:
@@ -112,10 +114,17 @@ def scan(
         skipped += _unmeasured(weighed, compared=compared)
         del weighed  # the next file needs the room
     for detector in detectors:
-        skipped += _run(detector, partial(detector.run, contents), docket, compared=compared)
+        skipped += _run(detector, contents, None, docket, given)
+    stopped = {item.detector for item in skipped}
+    lacking = {Need.RUNNER} if compared else {Need.RUNNER, Need.BASE}
+    inspected = [
+        detector.inspects
+        for detector in detectors
+        if detector.name in given - stopped and not detector.needs & lacking
+    ]
     skipped += contents.skipped
-    if options.base is not None:
-        skipped += options.base.notes()
+    if base is not None:
+        skipped += base.notes()
     else:
         skipped.append(_not_compared(options, served=bool(probing and probing.served)))
     if probing:
@@ -130,7 +139,6 @@ def scan(
     evidence = docket.evidence()
     skipped += _unlisted(docket.counts(), evidence)
     unique = sorted(dict.fromkeys(skipped), key=lambda item: (not item.failed, item.what))
-    lacking = {Need.RUNNER} if options.base is not None else {Need.RUNNER, Need.BASE}
     return Report(
         target=artifact.ref.text,
         name=artifact.name,
@@ -141,16 +149,13 @@ def scan(
         findings=docket.findings(),
         evidence=evidence,
         counts=docket.counts(),
-        coverage=Coverage(
-            (*(d.inspects for d in detectors if not d.needs & lacking), *asked),
-            tuple(unique),
-        ),
+        coverage=Coverage((*inspected, *asked), tuple(unique)),
         versions={
             "adapterscan": __version__,
             "detectors": ",".join(f"{d.name}@{d.version}" for d in detectors),
             "rules": rules.digest,
             "reference": ",".join(digest[:DIGEST] for digest in peers.digests),
-            **({"base": options.base.name} if options.base is not None else {}),
+            **({"base": base.name} if base is not None else {}),
             **({"base": probing.base_name, "probes": probing.profile.name} if probing else {}),
         },
         config_file=config_file,
@@ -174,23 +179,29 @@ def exit_code(reports: Iterable[Report], fail_on: Severity | None, failures: int
 
 def _run(
     detector: Detector,
-    analysis: Callable[[], Iterable[Evidence]],
+    contents: Contents,
+    weighed: WeighedAdapter | None,
     docket: Docket,
-    *,
-    compared: bool,
+    given: set[str],
 ) -> Iterator[Skipped]:
-    """Collect a detector's evidence up to wherever it gets."""
+    """Collect a detector's evidence up to wherever it gets: on an adapter, or on all else.
+
+    `given` takes its name if there was something to look at and it got to the end.
+    """
     if Need.RUNNER in detector.needs:  # asked apart, when all was read
         return
-    if Need.BASE in detector.needs and not compared:
+    if Need.BASE in detector.needs and contents.base is None:
         return  # which is told once for all of them
     unmet = detector.needs - {Need.FILES, Need.WEIGHTS, Need.PEERS, Need.BASE}
     if unmet:
         needs = ", ".join(sorted(need.value for need in unmet))
         yield Skipped(detector.inspects, f"needs {needs}", failed=False, detector=detector.name)
         return
-    if failed := detector.measure(analysis, docket.add):
+    each = partial(detector.each, contents, weighed) if weighed is not None else None
+    if failed := detector.measure(each or partial(detector.run, contents), docket.add):
         yield failed
+    elif detector.had_input(contents, weighed):
+        given.add(detector.name)
 
 
 def _not_compared(options: ScanOptions, *, served: bool) -> Skipped:
@@ -199,7 +210,8 @@ def _not_compared(options: ScanOptions, *, served: bool) -> Skipped:
     if not options.no_base:
         return NOT_COMPARED
     reason = f"weights were not compared with the base model: {printable(options.no_base, 200)}"
-    return replace(NOT_COMPARED, reason=reason, hint="--base FOLDER with safetensors compares")
+    hint = "--base FOLDER with safetensors compares"
+    return replace(NOT_COMPARED, reason=reason, hint=hint, ask="")
 
 
 def _nothing(artifact: Artifact) -> Skipped:

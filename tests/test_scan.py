@@ -58,6 +58,52 @@ def test_an_unmet_need_is_skipped_and_does_not_make_the_scan_incomplete(scanned)
     assert said == ["weights were not compared with the base model"]
 
 
+@pytest.mark.parametrize("name", ["kohya", "lfs-pointer"])
+def test_where_no_adapter_was_read_only_names_hashes_and_documents_were_inspected(scanned, name):
+    inspected = set(scanned(name).coverage.inspected)
+    assert "content hashes and names" in inspected
+    assert inspected <= {
+        "content hashes and names", "code, import and code hooks", "configuration",
+    }  # fmt: skip
+
+
+def test_in_an_empty_folder_nothing_was_inspected(tmp_path, book):
+    report = scan(open_artifact(parse_ref(str(tmp_path)), HubOptions()), book)
+    assert report.coverage.inspected == ()
+
+
+def test_without_a_config_nothing_was_held_against_it(scanned):
+    inspected = scanned("config-missing").coverage.inspected
+    assert "spectra, norms and moments of every ΔW" in inspected
+    assert "modules against the configuration" not in inspected
+    assert "configuration" not in inspected
+
+
+def test_of_a_file_that_ends_early_no_weights_were_inspected(scanned):
+    inspected = scanned("truncated").coverage.inspected
+    assert not any("ΔW" in what or "NaN" in what for what in inspected)
+
+
+def test_templates_were_inspected_where_there_are_some(scanned):
+    what = "what chat templates do with a conversation"
+    assert what in scanned("template-trigger").coverage.inspected
+    assert what not in scanned("benign-qv").coverage.inspected
+
+
+def test_what_was_skipped_was_not_inspected(scanned):
+    def broken(contents):
+        raise RuntimeError("boom")
+
+    coverage = scanned("benign-qv", detectors=(detector(broken), *BUILT_IN)).coverage
+    assert "a test" in {item.what for item in coverage.skipped}
+    assert not {item.what for item in coverage.skipped} & set(coverage.inspected)
+
+
+def test_too_few_modules_for_any_to_stand_out_were_not_inspected_for_that(scanned):
+    assert "modules that stand out" in scanned("benign-deep-qv").coverage.inspected
+    assert "modules that stand out" not in scanned("benign-qv").coverage.inspected
+
+
 def test_findings_outrank_errors_outrank_silence(scanned):
     poisoned, clean = scanned("overwrite-lm-head"), scanned("benign-qv")
     assert exit_code([poisoned, clean], Severity.HIGH, failures=1) == 1

@@ -15,6 +15,7 @@ from adapterscan.reading import Contents, WeighedAdapter
 Run = Callable[[Contents], Iterator[Evidence]]
 Each = Callable[[Contents, WeighedAdapter], Iterator[Evidence]]
 Probe = Callable[[Contents, Session], Iterator[Evidence]]
+Takes = Callable[[Contents, WeighedAdapter | None], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,9 @@ class Detector:
     `each` looks at an adapter as soon as it was read, and the adapter is then let go: a repository
     can hold hundreds. `run` looks at everything else when all was read. `probe` asks the model.
     `heads`: it asks one that has a head and writes no text; other probes ask one that writes.
+    `takes`: what it looks at in an adapter, or with None in all that was read; falsy for nothing.
+    Without it: updates that were measured, or for one that needs no weights, files.
+    `ask`: what gives it an input that it lacks, as one types it.
     """
 
     name: str
@@ -34,6 +38,16 @@ class Detector:
     each: Each = lambda _, __: iter(())
     probe: Probe = lambda _, __: iter(())
     heads: bool = False
+    takes: Takes | None = None
+    ask: str = ""
+
+    def had_input(self, contents: Contents, weighed: WeighedAdapter | None = None) -> bool:
+        """Return whether there is something to look at in an adapter, or in all that was read."""
+        if self.takes is not None:
+            return bool(self.takes(contents, weighed))
+        if Need.WEIGHTS in self.needs:
+            return weighed is not None and bool(weighed.weighed.deltas)
+        return bool(contents.records)
 
     def measure(
         self, analysis: Callable[[], Iterable[Evidence]], add: Callable[[Iterable[Evidence]], None]
@@ -43,7 +57,8 @@ class Detector:
             with np.errstate(all="ignore"):  # a scale of 1e308 overflows, and the report says so
                 add(analysis())
         except NotApplicable as error:
-            return Skipped(self.inspects, error.reason, False, error.hint, self.name)
+            ask = self.ask if error.hint else ""
+            return Skipped(self.inspects, error.reason, False, error.hint, self.name, ask)
         except AdapterscanError as error:
             return Skipped(self.inspects, error.reason, True, error.hint, self.name)
         except Exception as error:  # input is hostile: whatever it breaks, the report stands

@@ -28,7 +28,7 @@ def beside_base(report: Report, page: Page) -> Iterator[str]:
     if not found:
         return
     base = printable(report.versions.get("base", "the base"), 100)
-    yield f"{page.paint(f'  Beside {base}', '1')} (sizes and shares, no verdict)"
+    yield page.paint(page.wrap(f"Beside {base} (sizes and shares, no verdict)", "    ", "  "), "1")
     for file, facts in list(found.items())[: None if page.verbose else _ADAPTERS]:
         if len(found) > 1:
             yield f"    {printable(file, 100)}"

@@ -24,14 +24,15 @@ def render_table(
             printable(item.first, 50),
             printable(item.other, 50),
             "the same file" if item.same_file else str(item.relation),
-            f"{item.relation.cosine:+.3f}" if item.exact else f"{item.relation.cosine:+.2f}",
+            _cosine(item),
             f"{item.relation.parallel} of {item.relation.common}",
             _inputs(item),
         ]
         for item in found
     ]
     headers = ["adapter", "other", "relation", "cosine", "same modules", "shared inputs"]
-    yield tabulate(rows, headers, tablefmt="simple", disable_numparse=True) + "\n"
+    if rows:
+        yield tabulate(rows, headers, tablefmt="simple", disable_numparse=True) + "\n"
     for item in found:
         changed = item.relation.changed
         if changed and not item.same_file:
@@ -45,6 +46,12 @@ def render_table(
     if skipped:
         yield f"\nnot compared: {plural(len(skipped), 'item')}\n"
         yield from (f"  {printable(s.what, 80)}: {printable(s.reason, 200)}\n" for s in skipped)
+
+
+def _cosine(item: Comparison) -> str:
+    if not item.relation.common:
+        return "-"  # nothing was compared
+    return f"{item.relation.cosine:+.3f}" if item.exact else f"{item.relation.cosine:+.2f}"
 
 
 def _inputs(item: Comparison) -> str:

@@ -16,6 +16,12 @@ _LEGEND = (
 )
 
 
+_COLUMNS = (
+    "  z: the cosine in standard deviations of chance. σ₁ grows: that of the sum over the largest",
+    "  of a part. largest part: what one part puts on the sum's first direction, of σ₁.",
+)
+
+
 def composition(report: Report, *, verbose: bool) -> Iterator[str]:
     """Yield lines about the parts of a combination; nothing for a report that is of none."""
     pairs = [item for item in report.evidence if item.name == "sum.pair"]
@@ -29,6 +35,7 @@ def composition(report: Report, *, verbose: bool) -> Iterator[str]:
     if telling:
         yield ""
         yield from _modules(telling)
+        yield from _COLUMNS
         if len(modules) > len(telling):
             yield f"  … {plural(len(modules) - len(telling), 'more module')}; --verbose shows all"
     for item in report.evidence:
@@ -44,8 +51,8 @@ def _pairs(pairs: Sequence[Evidence]) -> Iterator[str]:
         [
             printable(item.subject.name, 60),
             f"{item.details['modules']}",
-            _number(item.details["cosine"], "+.2f"),
-            _energy(item.value),
+            _number(item.details["cosine"], "+.2f") if item.details["modules"] else "-",
+            _energy(item.value) if item.details["modules"] else "-",
             _opposed(item.details),
             f"{item.details['agreeing']}",
             printable(str(item.details["relation"]), 60),

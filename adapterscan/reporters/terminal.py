@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from tabulate import tabulate
 
 from adapterscan.errors import AdapterscanError
-from adapterscan.model import Evidence, Finding, Report, Severity, Skipped, SourceKind
+from adapterscan.model import Evidence, Finding, Report, Severity
 from adapterscan.reporters.beside_base import beside_base
 from adapterscan.reporters.composition import composition
+from adapterscan.reporters.coverage import behaviour, coverage, untested
 from adapterscan.reporters.layout import Page
-from adapterscan.text import plural, printable, size_text
+from adapterscan.text import plural, printable
 
 __all__ = ["Page", "render_terminal"]
 
@@ -21,7 +22,7 @@ _COLOURS = {
     Severity.INFO: "2",
 }  # fmt: skip
 _EVIDENCE_LINES = 3
-_SKIPPED_LINES = 12
+_STANDINGS = 3  # adapters of one target
 _SPOKEN = (
     ("asked", "request"),
     ("base + adapter", "adapter_answer"),
@@ -40,8 +41,8 @@ def render_terminal(
 ) -> str:
     """Return the text for all targets; untrusted text in it is escaped and bounded."""
     lines: list[str] = []
-    for report in reports:
-        lines += [*_report(report, page), ""]
+    for before, report in zip((None, *reports), reports, strict=False):
+        lines += [*_report(report, page, before), ""]
     for target, error in errors:
         lines += [*_error(target, error, page), ""]
     if len(reports) + len(errors) > 1:
@@ -50,10 +51,11 @@ def render_terminal(
     return "\n".join(lines) + "\n"
 
 
-def _report(report: Report, page: Page) -> Iterator[str]:
+def _report(report: Report, page: Page, before: Report | None) -> Iterator[str]:
     place = f" at commit {report.commit[:12]}" if report.commit else ""
     yield page.paint(f"{printable(report.name)}{place}", "1")
     yield from _adapters(report)
+    yield from _standings(report, page)
     yield from composition(report, verbose=page.verbose)
     yield ""
     if report.findings:
@@ -69,7 +71,7 @@ def _report(report: Report, page: Page) -> Iterator[str]:
         yield "  No findings in what was analysed."
         yield ""
     yield from beside_base(report, page)
-    yield from _coverage(report, page)
+    yield from coverage(report, page, before)
 
 
 def _adapters(report: Report) -> Iterator[str]:
@@ -91,6 +93,21 @@ def _adapters(report: Report) -> Iterator[str]:
     headers = ["adapter", "type", "rank", "modules", "parameters", "‖ΔW‖", "base model"]
     table = tabulate(rows, headers, tablefmt="simple", disable_numparse=True)
     yield from (f"  {line}".rstrip() for line in table.splitlines())
+
+
+def _standings(report: Report, page: Page) -> Iterator[str]:
+    """Yield how usual each adapter is among those of its kind, where it could be told."""
+    found = [item for item in report.evidence if item.name == "adapter.standing"]
+    shown = found if page.verbose else found[:_STANDINGS]
+    for item in shown:
+        d = item.details
+        file = f" {printable(item.subject.file, 60)}" if len(report.adapters) > 1 else ""
+        yield page.wrap(
+            f"How usual{file}: p = {item.value:.2g} among {d['members']} adapters alike in "
+            f"{d['alike']} (1 is ordinary, {d['floor']:.2g} the least)", "    ", "  ",
+        )  # fmt: skip
+    if len(found) > len(shown):
+        yield f"  … {len(found) - len(shown)} more; --verbose shows all"
 
 
 def _finding(finding: Finding, page: Page) -> Iterator[str]:
@@ -124,39 +141,6 @@ def _value(item: Evidence) -> str:
     return f" ({value}{' ' + item.unit if item.unit else ''})"
 
 
-def _coverage(report: Report, page: Page) -> Iterator[str]:
-    statuses = Counter(record.status for record in report.files)
-    total = sum(record.size for record in report.files if record.sha256)
-    counted = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
-    yield page.paint("  Coverage", "1")
-    read = f"{plural(len(report.files), 'file')} ({counted}), {size_text(total)} read and hashed"
-    yield page.wrap(f"{read}{_verified(report)}.", "    ")
-    yield page.wrap(f"Inspected: {'; '.join(report.coverage.inspected)}.", "    ")
-    failed = [item for item in report.coverage.skipped if item.failed]
-    rest = [item for item in report.coverage.skipped if not item.failed]
-    for item in (*failed, *rest)[: None if page.verbose else _SKIPPED_LINES]:
-        yield _skipped(item, page)
-    hidden = len(report.coverage.skipped) - _SKIPPED_LINES
-    if hidden > 0 and not page.verbose:
-        yield f"    … {hidden} more; --verbose shows all"
-    if report.config_file:
-        yield page.wrap(f"Settings from {printable(report.config_file)}.", "    ")
-
-
-def _verified(report: Report) -> str:
-    promised = [record for record in report.files if record.verified is not None]
-    if promised:
-        agree = sum(record.verified is True for record in promised)
-        return f"; {agree} of {len(promised)} equal to the hub's listing"
-    return "; no listing to compare with" if report.source is not SourceKind.HUB else ""
-
-
-def _skipped(item: Skipped, page: Page) -> str:
-    label = page.paint("not analysed:", "1;33") if item.failed else "not in this report:"
-    text = f"{printable(item.what, 120)}: {printable(item.reason, 300)}"
-    return page.wrap(f"{label} {text}{f' ({item.hint})' if item.hint else ''}", "      ", "    ")
-
-
 def _error(target: str, error: AdapterscanError, page: Page) -> Iterator[str]:
     yield page.paint(printable(target), "1")
     yield page.wrap(f"not scanned: {printable(error.reason, 600)}", "    ", "  ")
@@ -167,9 +151,11 @@ def _error(target: str, error: AdapterscanError, page: Page) -> Iterator[str]:
 def _overview(
     reports: Iterable[Report], errors: Iterable[tuple[str, AdapterscanError]]
 ) -> Iterator[str]:
-    rows = [[printable(report.name, 70), *_counts(report), _state(report)] for report in reports]
-    rows += [[printable(target, 70), "", "", "", "", "not scanned"] for target, _ in errors]
-    headers = ["target", "critical", "high", "medium", "low", "coverage"]
+    rows = [[printable(report.name, 70), *_counts(report), *_state(report)] for report in reports]
+    rows += [
+        [printable(target, 70), "", "", "", "", "not scanned", "not tested"] for target, _ in errors
+    ]
+    headers = ["target", "critical", "high", "medium", "low", "what was asked", "behaviour"]
     yield from tabulate(rows, headers, tablefmt="simple", disable_numparse=True).splitlines()
 
 
@@ -179,8 +165,8 @@ def _counts(report: Report) -> list[str]:
     return [str(counts[severity]) for severity in order]
 
 
-def _state(report: Report) -> str:
-    return "complete" if report.coverage.complete else "incomplete"
+def _state(report: Report) -> tuple[str, str]:
+    return "complete" if report.coverage.complete else "incomplete", behaviour(report)
 
 
 def _verdict(
@@ -199,5 +185,7 @@ def _verdict(
         parts.append(f"{plural(incomplete, 'target')} not fully analysed")
     if errors:
         parts.append(f"{plural(len(errors), 'target')} not scanned")
+    if told := untested(reports):
+        parts.append(told)
     text = f"Result: {'; '.join(parts)} (exit code {exit_code}, --fail-on {threshold})"
     return page.paint(text, "1;31" if exit_code == 1 else "1;33" if exit_code else "1;32")

@@ -86,5 +86,6 @@ def _place(item: Accounted, dimensions: int) -> str:
 
 
 DETECTOR = Detector(
-    "accounting", 1, frozenset({Need.FILES}), "what a loader does with every tensor", each=each
-)
+    "accounting", 1, frozenset({Need.FILES}), "what a loader does with every tensor", each=each,
+    takes=lambda _, weighed: weighed and weighed.adapter.accounted,
+)  # fmt: skip

@@ -232,4 +232,7 @@ def _missing(contents: Contents) -> Iterator[Evidence]:
             yield Evidence("adapter.weights_missing", Subject("adapter", folder), config.path)
 
 
-DETECTOR = Detector("config", 1, frozenset({Need.FILES}), "configuration", run, each)
+DETECTOR = Detector(
+    "config", 1, frozenset({Need.FILES}), "configuration", run, each,
+    takes=lambda contents, _: contents.configs,
+)  # fmt: skip

@@ -106,5 +106,6 @@ def _close(one: float, two: float) -> bool:
 
 
 DETECTOR = Detector(
-    "modules", 1, frozenset({Need.WEIGHTS}), "modules against the configuration", run, each
-)
+    "modules", 1, frozenset({Need.WEIGHTS}), "modules against the configuration", run, each,
+    takes=lambda _, weighed: weighed and weighed.adapter.config.path and weighed.adapter.deltas,
+)  # fmt: skip

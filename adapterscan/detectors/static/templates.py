@@ -76,5 +76,6 @@ def _subject(template: Template) -> Subject:
 
 
 DETECTOR = Detector(
-    "templates", 1, frozenset({Need.FILES}), "what chat templates do with a conversation", run
-)
+    "templates", 1, frozenset({Need.FILES}), "what chat templates do with a conversation", run,
+    takes=lambda contents, _: contents.templates,
+)  # fmt: skip

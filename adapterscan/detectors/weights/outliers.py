@@ -33,6 +33,12 @@ F64 = npt.NDArray[np.float64]
 
 def each(_: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
     """Yield `delta.outlier` for every module, family and statistic with |z| of REPORTED or more."""
+    for key, members in sorted(_families(weighed).items()):
+        yield from _family(weighed, key[0], members)
+
+
+def _families(weighed: WeighedAdapter) -> dict[tuple[str, int, int], list[Delta]]:
+    """Return the modules that can be compared: by type and shape, where there are enough."""
     families: dict[tuple[str, int, int], list[Delta]] = defaultdict(list)
     results = weighed.weighed.deltas
     known = [delta for delta in weighed.adapter.deltas if delta.name in results]
@@ -40,9 +46,7 @@ def each(_: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
     for delta, norm, d_out, d_in in zip(known, *sizes, strict=True):
         if norm not in (0.0, NONE) and delta.layer is not None:
             families[delta.family, int(d_out), int(d_in)].append(delta)
-    for key, members in sorted(families.items()):
-        if len(members) >= MODULES:
-            yield from _family(weighed, key[0], members)
+    return {key: members for key, members in families.items() if len(members) >= MODULES}
 
 
 def _family(weighed: WeighedAdapter, family: str, members: list[Delta]) -> Iterator[Evidence]:
@@ -100,4 +104,7 @@ def median(values: F64) -> float:
     return float(ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2.0
 
 
-DETECTOR = Detector("outliers", 1, frozenset({Need.WEIGHTS}), "modules that stand out", each=each)
+DETECTOR = Detector(
+    "outliers", 1, frozenset({Need.WEIGHTS}), "modules that stand out", each=each,
+    takes=lambda _, weighed: weighed and _families(weighed),
+)  # fmt: skip

@@ -223,5 +223,6 @@ def _modules(
 
 
 DETECTOR = Detector(
-    "runtimes", 1, frozenset({Need.WEIGHTS}), "the scale that each runtime would apply", each=each
-)
+    "runtimes", 1, frozenset({Need.WEIGHTS}), "the scale that each runtime would apply", each=each,
+    takes=lambda _, weighed: weighed and weighed.adapter.config.path and weighed.adapter.deltas,
+)  # fmt: skip

@@ -67,4 +67,5 @@ def each(contents: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
 DETECTOR = Detector(
     "standing", 2, frozenset({Need.WEIGHTS, Need.PEERS}),
     "how unusual the statistics are among adapters of its kind", each=each,
+    ask="--reference FILE",
 )  # fmt: skip

@@ -74,5 +74,6 @@ def _does_nothing(weighed: WeighedAdapter) -> bool:
 
 
 DETECTOR = Detector(
-    "values", 3, frozenset({Need.WEIGHTS}), "NaN, infinite and zero weights", each=each
-)
+    "values", 3, frozenset({Need.WEIGHTS}), "NaN, infinite and zero weights", each=each,
+    takes=lambda _, weighed: weighed and (weighed.weighed.deltas or weighed.weighed.dense),
+)  # fmt: skip
