@@ -99,7 +99,15 @@ def test_output_through_a_link_keeps_the_link(run, adapters, tmp_path):
 def test_an_output_that_cannot_be_written_exits_with_2(run, adapters, tmp_path):
     result = run("scan", adapters / "benign-qv", "-o", tmp_path / "no" / "such" / "folder")
     assert result.returncode == 2
-    assert "No such file" in result.stderr
+    assert f"{tmp_path / 'no' / 'such' / 'folder'} cannot be written (No such file" in result.stderr
+    assert "make room" in result.stderr
+
+
+def test_a_report_that_cannot_be_read_is_not_said_to_lack_room(run):
+    result = run("replay", "./nothere.json")
+    assert result.returncode == 2
+    assert "nothere.json: No such file or directory" in result.stderr
+    assert "check the spelling" in result.stderr
 
 
 def test_there_is_no_colour_when_standard_output_is_not_a_terminal(run, adapters):

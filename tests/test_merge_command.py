@@ -58,6 +58,14 @@ def test_a_combination_can_be_kept_and_scanned(run, two, tmp_path):
     assert "is not empty" in again.stderr
 
 
+def test_a_place_that_cannot_be_written_to_is_no_defect_of_ours(run, two, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = run("merge", *two, "--save", tmp_path / "file" / "kept")
+    assert result.returncode == 2
+    assert "cannot be written (Not a directory)" in " ".join(result.stdout.split())
+    assert "defect" not in result.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -82,6 +90,20 @@ def test_one_adapter_is_no_combination(run, two):
     result = run("merge", two[0])
     assert result.returncode == 2
     assert "name two or more" in result.stderr
+
+
+def test_an_adapter_that_was_mistyped_is_named(run, two, tmp_path):
+    result = run("merge", two[0], "no such adapter")
+    assert result.returncode == 2
+    assert "no such adapter" in result.stdout
+    assert "no combination" not in result.stdout + result.stderr
+
+
+def test_of_three_adapters_with_one_mistyped_the_other_two_are_not_put_together(run, two):
+    result = run("merge", *two, "./typo", "--weights", "1,1,0.5")
+    assert result.returncode == 2
+    assert "typo" in result.stdout
+    assert "one + other" not in result.stdout
 
 
 def test_a_part_that_cannot_be_opened_or_read_is_no_pass(run, two, adapters, tmp_path):

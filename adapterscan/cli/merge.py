@@ -135,8 +135,12 @@ def merge(
         from adapterscan.sources import HubOptions
 
         refs, failures = parse_targets(expanded(targets), revision)
-        request = _merge_request(len(refs), weights, method, density, rank, seed, save)
+        count = len(refs) + len(failures)
+        request = _merge_request(count, weights, method, density, rank, seed, save)
         settings = load_settings(config, Path.cwd(), local_trees(refs))
+        threshold = threshold_of(fail_on, settings)
+        if failures:  # the sum of the others is not what was asked for
+            write([], failures, format, output, threshold, color, verbose)
         progress = sys.stderr.isatty() and not quiet
         options = HubOptions(
             endpoint=endpoint,
@@ -149,7 +153,6 @@ def merge(
         probing = probing_with(
             base, None, probe, probe_budget, device, workers, options, redact=redact
         )
-        threshold = threshold_of(fail_on, settings)
         book = rule_book((*settings.rules, *(rules or ())))
         reports, unopened = _merged(
             refs,
@@ -162,7 +165,7 @@ def merge(
             request,
             peers_of(settings.references),
         )
-        write(reports, failures + unopened, format, output, threshold, color, verbose)
+        write(reports, unopened, format, output, threshold, color, verbose)
 
 
 def _merge_request(
