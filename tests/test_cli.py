@@ -136,9 +136,10 @@ def test_settings_inside_the_scanned_tree_are_not_read(run, adapters, tmp_path):
     assert "lies inside the scanned tree" in result.stderr
 
 
-def test_named_settings_are_read_from_anywhere(run, adapters, tmp_path):
+@pytest.mark.parametrize("heading", ["", "[tool.adapterscan]\n"])
+def test_named_settings_are_read_from_anywhere(run, adapters, tmp_path, heading):
     settings = tmp_path / "strict.toml"
-    settings.write_text('fail-on = "low"\n')
+    settings.write_text(f'{heading}fail-on = "low"\n')
     assert run("scan", adapters / "code-sibling", "--config", settings).returncode == 1
 
 
@@ -274,6 +275,9 @@ def test_an_ascii_terminal_gets_plain_symbols(run, adapters):
         (("--base", "x", "--probe", "quick", "--probe-budget", "soon"), "is not a time"),
         (("--served-as", "x"), "add --probe quick"),
         (("--triggers", "x.txt"), "add --probe quick"),
+        (("--probe-budget", "5X"), "--probe-budget is for probes"),
+        (("--device", "cuda"), "--device is for probes"),
+        (("--whole-base",), "about the weights of --base"),
         (("--base", "x", "--probe", "quick", "--triggers", "nowhere"), "cannot be read"),
         (("--base", "x", "--served-as", "y", "--probe", "quick"), "or neither"),
         (("--base", "http://localhost/v1#x", "--probe", "quick"), "or neither"),
@@ -324,6 +328,31 @@ def test_two_scans_with_a_base_give_the_same_report(run, adapters, tmp_path):
     base = bases.write(tmp_path / "base")
     command = ("scan", adapters / "benign-qv", "--base", base, "-f", "json")
     assert run(*command, "--jobs", 1).stdout == run(*command, "--jobs", 4).stdout
+
+
+def test_a_profile_has_no_whole_base(run, adapters, tmp_path):
+    base = bases.write(tmp_path / "base")
+    assert run("base", "build", base, "-o", "of.profile").returncode == 0
+    result = run("scan", adapters / "benign-qv", "--base", "of.profile", "--whole-base")
+    assert result.returncode == 2
+    assert "is a profile, which holds no weights" in result.stderr
+
+
+def test_an_error_about_a_base_names_its_file(run, adapters, tmp_path):
+    base = bases.write(tmp_path / "base")
+    assert run("base", "build", base, "-o", "whole.profile").returncode == 0
+    (tmp_path / "cut.profile").write_bytes((tmp_path / "whole.profile").read_bytes()[:-1])
+    result = run("scan", adapters / "benign-qv", "--base", "cut.profile")
+    assert result.returncode == 2
+    assert "adapterscan: cut.profile: is no" in result.stderr
+
+
+def test_base_build_does_not_speak_of_an_option_that_it_lacks(run, tmp_path):
+    (tmp_path / "base.txt").write_text("a base")
+    result = run("base", "build", "base.txt")
+    assert result.returncode == 2
+    assert "base.txt is no folder" in result.stderr
+    assert "--base" not in result.stderr
 
 
 def test_a_server_is_no_base_to_compare_with(run, adapters):

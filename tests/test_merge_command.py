@@ -77,7 +77,8 @@ def test_a_place_that_cannot_be_written_to_is_no_defect_of_ours(run, two, tmp_pa
         (["--density", "0.5"], "methods that prune"),
         (["--method", "ties", "--density", "0"], "above 0"),
         (["--rank", "3"], "--rank is for --method svd"),
-        (["--base", "x"], "are for probes"),
+        (["--base", "x"], "--base is for --probe here"),
+        (["--device", "cuda"], "--device is for probes"),
     ],
 )
 def test_options_that_do_not_go_together_are_explained(run, two, arguments, said):

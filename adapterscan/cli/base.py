@@ -60,7 +60,7 @@ def build_base(
         limit_blas_threads()
         from adapterscan.config import parse_size
         from adapterscan.onbase.profile import SUFFIX, about
-        from adapterscan.onbase.profile_build import build
+        from adapterscan.onbase.profile_build import build, require_readable
         from adapterscan.sources import HubOptions
         from adapterscan.sources.base_weights import find_base
         from adapterscan.text import plural, printable, size_text
@@ -80,6 +80,7 @@ def build_base(
             return
         tell = Progress(found.name) if sys.stderr.isatty() and not quiet else None
         weights = found.open()
+        require_readable(weights)
         what = about(weights, found.identity, found.documents, rank)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
