@@ -180,7 +180,9 @@ def _left(left: Mapping[str, str]) -> Iterator[Skipped]:
         )  # fmt: skip
     if len(left) > _TOLD:
         yield Skipped(
-            plural(len(left) - _TOLD, "more module"), "could not be put together", failed=True
+            f"… {plural(len(left) - _TOLD, 'more module')}",  # … sorts behind all names
+            "could not be put together",
+            failed=True,
         )
 
 
@@ -191,7 +193,7 @@ def _untold(parts: Sequence[Part], method: Method) -> Iterator[Skipped]:
         told = " and ".join(printable(base, 80) for base in bases)
         yield Skipped(
             "base model", f"the parts name different ones: {told}", failed=False,
-            hint="shapes agree, but a sum means something only on one base",
+            hint="a sum means something only on one base",
         )  # fmt: skip
     for part in parts:
         config = part.adapter.config

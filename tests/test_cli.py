@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from importlib.util import find_spec
 
 import pytest
@@ -244,6 +245,31 @@ def test_hook_scans_the_folder_of_each_changed_file_once(run, adapters):
     result = run("hook", *files)
     assert result.returncode == 1
     assert result.stdout.count("[base-weight-overwrite]") == 1
+
+
+def test_a_file_of_no_adapter_is_scanned_by_the_hook_without_its_neighbours(run, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv" / "code.pkl").write_bytes(b"cos\nsystem\n(S'x'\ntR.")
+    result = run("hook", "config.json")
+    assert "code.pkl" not in result.stdout
+    assert run("hook", "venv/code.pkl").returncode == 1
+
+
+def test_a_file_below_an_adapter_makes_the_hook_scan_the_adapter(run, adapters, tmp_path):
+    folder = tmp_path / "adapter"
+    shutil.copytree(adapters / "overwrite-layernorm", folder)
+    (folder / "more").mkdir()
+    (folder / "more" / "tokenizer.json").write_text("{}")
+    result = run("hook", "adapter/more/tokenizer.json")
+    assert result.returncode == 1
+    assert "input_layernorm.weight" in result.stdout
+
+
+def test_a_file_that_is_not_there_is_refused_by_the_hook(run):
+    result = run("hook", "nofile.json")
+    assert result.returncode == 2
+    assert "no such file: nofile.json" in result.stderr
 
 
 def test_a_file_named_like_an_option_is_refused_by_the_hook(run, adapters, tmp_path):

@@ -88,6 +88,7 @@ def test_a_payload_that_is_cut_by_layers_is_not_seen(tmp_path):
     assert found(report) == set()
     (pair,) = facts(report, "sum.pair")
     assert (pair.details["modules"], pair.details["alone"]) == (0, 12)
+    assert (pair.value, pair.details["cosine"]) == (None, None)
 
 
 def test_what_a_negative_weight_takes_away_is_no_cancelling_pair(tmp_path):

@@ -28,7 +28,7 @@ from adapterscan.errors import UsageError
 @app.command()
 def hook(
     files: Annotated[
-        list[Path], typer.Argument(help="Changed files; the folders they lie in are scanned.")
+        list[Path], typer.Argument(help="Changed files; the adapters they belong to are scanned.")
     ],
     fail_on: Annotated[
         str | None,
@@ -50,8 +50,10 @@ def hook(
         from adapterscan.model import Ref, SourceKind
         from adapterscan.sources import HubOptions
 
-        folders = outermost({str(path.parent) for path in files})
-        refs = [Ref(folder, SourceKind.FOLDER, folder) for folder in folders]
+        refs = [
+            Ref(place, SourceKind.FOLDER if Path(place).is_dir() else SourceKind.FILE, place)
+            for place in outermost({str(_belongs_to(path)) for path in files})
+        ]
         settings = load_settings(config, Path.cwd(), local_trees(refs))
         threshold = threshold_of(fail_on, settings)
         book = rule_book((*settings.rules, *(rules or ())))
@@ -60,6 +62,18 @@ def hook(
             refs, HubOptions(), book, cores(), settings.source, False, peers=peers
         )
         write(reports, failures, Format.TABLE, None, threshold, True, False)
+
+
+def _belongs_to(file: Path) -> Path:
+    """Return the nearest adapter folder that a changed file lies in; without one, the file alone.
+
+    A folder without `adapter_config.json` can be a whole project, with environments in it.
+    Raises UsageError for a file that is not there.
+    """
+    if not os.path.lexists(file):
+        raise UsageError(f"no such file: {file}", hint="check the spelling")
+    owners = (folder for folder in file.parents if (folder / "adapter_config.json").is_file())
+    return next(owners, file)
 
 
 def _refuse_files_named_like_options(arguments: Iterable[str]) -> None:
