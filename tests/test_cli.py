@@ -252,8 +252,16 @@ def test_a_file_of_no_adapter_is_scanned_by_the_hook_without_its_neighbours(run,
     (tmp_path / "venv").mkdir()
     (tmp_path / "venv" / "code.pkl").write_bytes(b"cos\nsystem\n(S'x'\ntR.")
     result = run("hook", "config.json")
+    assert result.returncode == 0
     assert "code.pkl" not in result.stdout
     assert run("hook", "venv/code.pkl").returncode == 1
+
+
+@pytest.mark.parametrize("name", ["config.json", "folder/config.json", "adapter.safetensors"])
+def test_a_file_of_no_adapter_that_cannot_be_read_does_not_pass_the_hook(run, tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / name).write_text("{")
+    assert run("hook", name).returncode == 3
 
 
 def test_a_file_below_an_adapter_makes_the_hook_scan_the_adapter(run, adapters, tmp_path):
