@@ -86,7 +86,7 @@ def compose(
                 _write(out, module, made or _nothing(module, rank), rank)
     (folder / CONFIG).write_text(json.dumps(_config(parts, planned, rank), indent=1) + "\n")
     facts += seen.evidence()
-    facts.append(off.evidence(parts, method))
+    facts += [_bases(parts), off.evidence(parts, method)]
     return Composition(tuple(facts), (*_left(left), *_untold(parts, method)))
 
 
@@ -169,6 +169,14 @@ def _config(parts: Sequence[Part], planned: Sequence[Module], rank: int) -> Mapp
         "target_modules": [module.name for module in planned],
         "fan_in_fan_out": any(config.fan_in_fan_out for config in configs),
     }
+
+
+def _bases(parts: Sequence[Part]) -> Evidence:
+    """Return `sum.bases`: what the parts call their base, in any case."""
+    named = {base.casefold(): base for part in parts if (base := part.adapter.config.base_model)}
+    subject = Subject("adapter", name=" + ".join(part.name for part in parts))
+    told = " and ".join(printable(base, 80) for base in named.values())
+    return Evidence("sum.bases", subject, told, details={"bases": len(named)})
 
 
 def _left(left: Mapping[str, str]) -> Iterator[Skipped]:

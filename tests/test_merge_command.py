@@ -22,7 +22,7 @@ def test_a_colluding_pair_exits_with_1_and_says_why(run):
     assert result.returncode == 1
     said = " ".join(result.stdout.split())
     assert "60 (30/30)" in said
-    assert "60 of 60 modules pull against each other" in said
+    assert "point against each other in 60 of 60 modules, the first the larger one in 30" in said
     assert "the same directions, rescaled module by module" in said
 
 
