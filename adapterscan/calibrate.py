@@ -24,7 +24,10 @@ def members(
             why = "not all of its updates could be measured"
             left_out[weighed.file] = Skipped(weighed.file, why, failed=False)
         elif found := described(
-            weighed.adapter, weighed.weighed, _name(artifact, weighed.file), _digest(contents)
+            weighed.adapter,
+            weighed.weighed,
+            _name(artifact, weighed.file),
+            contents.sha256(weighed.file),
         ):
             yield found
         else:
@@ -40,11 +43,6 @@ def _name(artifact: Artifact, file: str) -> str:
     """Return where an adapter is from, without the folders of this machine."""
     root = artifact.name
     return f"{root if artifact.commit else PurePath(root).name}/{file}"
-
-
-def _digest(contents: Contents) -> str:
-    """Return the SHA-256 of the file that was read last."""
-    return contents.records[-1].sha256 or ""
 
 
 def table(reference: Reference) -> list[dict[str, str | int]]:

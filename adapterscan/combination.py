@@ -67,7 +67,6 @@ def merge(
         )
     with tempfile.TemporaryDirectory(prefix="adapterscan-") as temporary:
         folder = request.folder or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
         made = _composed(parts, request, folder, progress)
         artifact = open_folder(Ref(str(folder), SourceKind.FOLDER, str(folder)))
         name = title(whole, request)
@@ -83,9 +82,15 @@ def _composed(
     parts: Sequence[Part], request: MergeRequest, folder: Path, progress: Callable[[str], None]
 ) -> Composition:
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         return compose(parts, request.weights, request.method, folder, progress)
     except AdapterscanError:
         raise
+    except OSError as error:  # parts are read as files that raise errors of ours
+        raise NotApplicable(
+            f"{folder} cannot be written ({error.strerror or error})",
+            hint="make room, or choose another place",
+        ) from error
     except Exception as error:  # input is hostile: the reports of the parts stand
         raise NotApplicable(
             f"could not be put together ({type(error).__name__})",

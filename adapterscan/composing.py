@@ -86,7 +86,7 @@ def compose(
                 _write(out, module, made or _nothing(module, rank), rank)
     (folder / CONFIG).write_text(json.dumps(_config(parts, planned, rank), indent=1) + "\n")
     facts += seen.evidence()
-    facts.append(off.evidence(parts, method))
+    facts += [_bases(parts), off.evidence(parts, method)]
     return Composition(tuple(facts), (*_left(left), *_untold(parts, method)))
 
 
@@ -171,6 +171,14 @@ def _config(parts: Sequence[Part], planned: Sequence[Module], rank: int) -> Mapp
     }
 
 
+def _bases(parts: Sequence[Part]) -> Evidence:
+    """Return `sum.bases`: what the parts call their base, in any case."""
+    named = {base.casefold(): base for part in parts if (base := part.adapter.config.base_model)}
+    subject = Subject("adapter", name=" + ".join(part.name for part in parts))
+    told = " and ".join(printable(base, 80) for base in named.values())
+    return Evidence("sum.bases", subject, told, details={"bases": len(named)})
+
+
 def _left(left: Mapping[str, str]) -> Iterator[Skipped]:
     """Say which modules are not in the sum."""
     for name, reason in list(left.items())[:_TOLD]:
@@ -180,7 +188,9 @@ def _left(left: Mapping[str, str]) -> Iterator[Skipped]:
         )  # fmt: skip
     if len(left) > _TOLD:
         yield Skipped(
-            plural(len(left) - _TOLD, "more module"), "could not be put together", failed=True
+            f"… {plural(len(left) - _TOLD, 'more module')}",  # … sorts behind all names
+            "could not be put together",
+            failed=True,
         )
 
 
@@ -191,7 +201,7 @@ def _untold(parts: Sequence[Part], method: Method) -> Iterator[Skipped]:
         told = " and ".join(printable(base, 80) for base in bases)
         yield Skipped(
             "base model", f"the parts name different ones: {told}", failed=False,
-            hint="shapes agree, but a sum means something only on one base",
+            hint="a sum means something only on one base",
         )  # fmt: skip
     for part in parts:
         config = part.adapter.config

@@ -125,7 +125,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _parse(path: Path, data: Mapping[str, Any]) -> Settings:
-    table = data.get("tool", {}).get("adapterscan") if path.name == "pyproject.toml" else data
+    table = _table(path, data)
     if not isinstance(table, dict):
         raise BadConfig(f"{path} has no [tool.adapterscan] table", hint="add one, or drop --config")
     for key in table:
@@ -149,6 +149,13 @@ def _parse(path: Path, data: Mapping[str, Any]) -> Settings:
         jobs=jobs,
         source=str(path),
     )
+
+
+def _table(path: Path, data: Mapping[str, Any]) -> Any:
+    """Return what `[tool.adapterscan]` holds; of a file of ours alone that lacks it, all of it."""
+    tools = data.get("tool")
+    found = tools.get("adapterscan") if isinstance(tools, dict) else None
+    return data if found is None and path.name != "pyproject.toml" else found
 
 
 def _paths(path: Path, table: Mapping[str, Any], key: str, what: str) -> tuple[Path, ...]:

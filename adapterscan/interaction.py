@@ -91,16 +91,18 @@ class Interactions:
                 self._details(pair, found),
             )  # fmt: skip
 
-    def _lost(self, pair: tuple[int, int]) -> float:
-        """Return 1 - ‖Σ‖² / Σ‖part‖² over all modules: 1 all cancels, 0 orthogonal, -1 doubled."""
+    def _lost(self, pair: tuple[int, int]) -> float | None:
+        """Return 1 - ‖Σ‖² / Σ‖part‖² over all modules: 1 all cancels, 0 orthogonal, -1 doubled.
+
+        None for parts without a module in common.
+        """
         first, other = (self.weights[i] for i in pair)
         found = [(item, first * item.norms[0], other * item.norms[1]) for item in self.pairs[pair]]
         apart = sum(one * one + two * two for _, one, two in found)
-        return (
-            -2.0 * sum(item.cosine * one * two for item, one, two in found) / apart
-            if apart
-            else 0.0
-        )
+        if not found:
+            return None
+        both = -2.0 * sum(item.cosine * one * two for item, one, two in found)
+        return both / apart if apart else 0.0
 
     def _asked(self, pair: tuple[int, int]) -> bool:
         """Return whether the weights take away one of the two: one of them is negative."""
@@ -116,7 +118,7 @@ class Interactions:
         return {
             "relation": str(relation),
             "kind": relation.kind,
-            "cosine": relation.cosine,
+            "cosine": relation.cosine if found else None,
             "modules": len(found),
             "alone": len(self.alone[pair]),
             "opposed": len(opposed),

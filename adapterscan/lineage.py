@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from adapterscan.algebra import stacked
+from adapterscan.factors import shape_of
 from adapterscan.fingerprint import Fingerprint, ModulePrint, module_print
 from adapterscan.fingerprint import likeness as sketched
 from adapterscan.model import Artifact, Skipped
@@ -37,15 +38,21 @@ def parts_of(
     """Yield every adapter of `artifact`, and what could not be read of it."""
     contents, count = Contents(artifact), 0
     for weighed in read_files(contents, workers=workers, progress=progress):
-        sha256 = contents.records[-1].sha256 if contents.records else None
-        if weighed is not None and weighed.adapter.deltas and sha256:
+        if weighed is None or not (sha256 := contents.sha256(weighed.file)):
+            continue
+        if weighed.adapter.deltas:
             folder = weighed.adapter.folder
             count += 1
             yield Part(f"{name}:{folder}" if folder else name, artifact, weighed.adapter, sha256)
     told = [item for item in (*artifact.problems, *contents.skipped) if item.failed]
-    yield from dict.fromkeys(told)
+    yield from dict.fromkeys(_of(name, item) for item in told)
     if not count and not told:
         yield Skipped(name, "no adapter found", failed=True, hint="name the folder that holds it")
+
+
+def _of(name: str, item: Skipped) -> Skipped:
+    """Return what could not be read with the name of what it belongs to."""
+    return item if item.what == name else replace(item, what=f"{name}: {item.what}")
 
 
 def comparisons(
@@ -83,13 +90,16 @@ def by_weights(pair: tuple[Part, Part], skip: Callable[[Skipped], None]) -> Rela
             if len(module.deltas) == 1:
                 alone.append(module.name)
                 continue
+            if len({shape_of(delta) for delta in module.deltas.values()}) > 1:
+                alone.append(module.name)
+                continue
             try:
                 deltas = list(factors_of(module, sources).values())
                 found.append(likeness(module.name, stacked(deltas)))
             except ValueError as problem:
                 alone.append(module.name)
-                if "shapes" not in str(problem):
-                    skip(Skipped(printable(module.name), str(problem), failed=True))
+                names = " and ".join(part.name for part in pair)
+                skip(_of(names, Skipped(printable(module.name), str(problem), failed=True)))
     return relate(found, alone)
 
 
@@ -115,5 +125,6 @@ def fingerprint(part: Part, skip: Callable[[Skipped], None]) -> Fingerprint:
                 (delta,) = factors_of(module, sources).values()
                 prints[module.name] = module_print(delta)
             except ValueError as problem:
-                skip(Skipped(printable(module.name), str(problem), failed=True))
+                told = Skipped(printable(module.name), str(problem), failed=True)
+                skip(_of(part.name, told))
     return Fingerprint(part.name, part.sha256, part.adapter.config.base_model, prints)

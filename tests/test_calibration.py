@@ -237,9 +237,9 @@ def test_calibrate_writes_what_scan_compares_with(run, tmp_path, adapters) -> No
     done = run(
         "calibrate", TRAINED, adapters / "config-list", "-o", "r.json", "--note", "mine", "-q"
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, done.stderr
     assert "huggingfacetb/smollm2-135m-instruct" in done.stdout
-    assert "left out: " in done.stderr
+    assert f"left out: {adapters / 'config-list'}: adapter_config.json: " in done.stderr
     written = read_reference(tmp_path / "r.json")
     assert written.notes == ("mine",)
     assert str(TRAINED.parent) not in (tmp_path / "r.json").read_text("utf-8")
@@ -249,6 +249,19 @@ def test_calibrate_writes_what_scan_compares_with(run, tmp_path, adapters) -> No
     (tmp_path / "settings.toml").write_text('reference = ["r.json"]\n', "utf-8")
     again = run("scan", TRAINED / "benign", "--config", "settings.toml", "-f", "json")
     assert json.loads(again.stdout)["reports"][0]["versions"] == report["versions"]
+
+
+def test_calibrate_counts_what_it_was_given_twice(run) -> None:
+    done = run("calibrate", TRAINED / "benign", TRAINED / "benign", "-o", "r.json")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("1 of 2 adapters written to r.json; 1 has the weights of another\n")
+
+
+def test_a_missing_target_of_calibrate_is_no_success(run, tmp_path) -> None:
+    done = run("calibrate", TRAINED / "benign", "./nowhere", "-o", "r.json")
+    assert done.returncode == 2
+    assert "left out: ./nowhere: " in done.stderr
+    assert (tmp_path / "r.json").exists()
 
 
 def test_nothing_to_calibrate_with_is_an_error(run, tmp_path) -> None:

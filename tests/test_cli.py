@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from importlib.util import find_spec
 
 import pytest
@@ -99,7 +100,15 @@ def test_output_through_a_link_keeps_the_link(run, adapters, tmp_path):
 def test_an_output_that_cannot_be_written_exits_with_2(run, adapters, tmp_path):
     result = run("scan", adapters / "benign-qv", "-o", tmp_path / "no" / "such" / "folder")
     assert result.returncode == 2
-    assert "No such file" in result.stderr
+    assert f"{tmp_path / 'no' / 'such' / 'folder'} cannot be written (No such file" in result.stderr
+    assert "make room" in result.stderr
+
+
+def test_a_report_that_cannot_be_read_is_not_said_to_lack_room(run):
+    result = run("replay", "./nothere.json")
+    assert result.returncode == 2
+    assert "nothere.json: No such file or directory" in result.stderr
+    assert "check the spelling" in result.stderr
 
 
 def test_there_is_no_colour_when_standard_output_is_not_a_terminal(run, adapters):
@@ -128,9 +137,10 @@ def test_settings_inside_the_scanned_tree_are_not_read(run, adapters, tmp_path):
     assert "lies inside the scanned tree" in result.stderr
 
 
-def test_named_settings_are_read_from_anywhere(run, adapters, tmp_path):
+@pytest.mark.parametrize("heading", ["", "[tool.adapterscan]\n"])
+def test_named_settings_are_read_from_anywhere(run, adapters, tmp_path, heading):
     settings = tmp_path / "strict.toml"
-    settings.write_text('fail-on = "low"\n')
+    settings.write_text(f'{heading}fail-on = "low"\n')
     assert run("scan", adapters / "code-sibling", "--config", settings).returncode == 1
 
 
@@ -237,6 +247,39 @@ def test_hook_scans_the_folder_of_each_changed_file_once(run, adapters):
     assert result.stdout.count("[base-weight-overwrite]") == 1
 
 
+def test_a_file_of_no_adapter_is_scanned_by_the_hook_without_its_neighbours(run, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv" / "code.pkl").write_bytes(b"cos\nsystem\n(S'x'\ntR.")
+    result = run("hook", "config.json")
+    assert result.returncode == 0
+    assert "code.pkl" not in result.stdout
+    assert run("hook", "venv/code.pkl").returncode == 1
+
+
+@pytest.mark.parametrize("name", ["config.json", "folder/config.json", "adapter.safetensors"])
+def test_a_file_of_no_adapter_that_cannot_be_read_does_not_pass_the_hook(run, tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / name).write_text("{")
+    assert run("hook", name).returncode == 3
+
+
+def test_a_file_below_an_adapter_makes_the_hook_scan_the_adapter(run, adapters, tmp_path):
+    folder = tmp_path / "adapter"
+    shutil.copytree(adapters / "overwrite-layernorm", folder)
+    (folder / "more").mkdir()
+    (folder / "more" / "tokenizer.json").write_text("{}")
+    result = run("hook", "adapter/more/tokenizer.json")
+    assert result.returncode == 1
+    assert "input_layernorm.weight" in result.stdout
+
+
+def test_a_file_that_is_not_there_is_refused_by_the_hook(run):
+    result = run("hook", "nofile.json")
+    assert result.returncode == 2
+    assert "no such file: nofile.json" in result.stderr
+
+
 def test_a_file_named_like_an_option_is_refused_by_the_hook(run, adapters, tmp_path):
     trap = tmp_path / "--rules=evil" / "config.json"
     trap.parent.mkdir()
@@ -266,6 +309,9 @@ def test_an_ascii_terminal_gets_plain_symbols(run, adapters):
         (("--base", "x", "--probe", "quick", "--probe-budget", "soon"), "is not a time"),
         (("--served-as", "x"), "add --probe quick"),
         (("--triggers", "x.txt"), "add --probe quick"),
+        (("--probe-budget", "5X"), "--probe-budget is for probes"),
+        (("--device", "cuda"), "--device is for probes"),
+        (("--whole-base",), "about the weights of --base"),
         (("--base", "x", "--probe", "quick", "--triggers", "nowhere"), "cannot be read"),
         (("--base", "x", "--served-as", "y", "--probe", "quick"), "or neither"),
         (("--base", "http://localhost/v1#x", "--probe", "quick"), "or neither"),
@@ -316,6 +362,31 @@ def test_two_scans_with_a_base_give_the_same_report(run, adapters, tmp_path):
     base = bases.write(tmp_path / "base")
     command = ("scan", adapters / "benign-qv", "--base", base, "-f", "json")
     assert run(*command, "--jobs", 1).stdout == run(*command, "--jobs", 4).stdout
+
+
+def test_a_profile_has_no_whole_base(run, adapters, tmp_path):
+    base = bases.write(tmp_path / "base")
+    assert run("base", "build", base, "-o", "of.profile").returncode == 0
+    result = run("scan", adapters / "benign-qv", "--base", "of.profile", "--whole-base")
+    assert result.returncode == 2
+    assert "is a profile, which holds no weights" in result.stderr
+
+
+def test_an_error_about_a_base_names_its_file(run, adapters, tmp_path):
+    base = bases.write(tmp_path / "base")
+    assert run("base", "build", base, "-o", "whole.profile").returncode == 0
+    (tmp_path / "cut.profile").write_bytes((tmp_path / "whole.profile").read_bytes()[:-1])
+    result = run("scan", adapters / "benign-qv", "--base", "cut.profile")
+    assert result.returncode == 2
+    assert "adapterscan: cut.profile: is no" in result.stderr
+
+
+def test_base_build_does_not_speak_of_an_option_that_it_lacks(run, tmp_path):
+    (tmp_path / "base.txt").write_text("a base")
+    result = run("base", "build", "base.txt")
+    assert result.returncode == 2
+    assert "base.txt is no folder" in result.stderr
+    assert "--base" not in result.stderr
 
 
 def test_a_server_is_no_base_to_compare_with(run, adapters):

@@ -57,7 +57,8 @@ def test_the_colluding_pair_is_found_in_the_sum_and_in_no_half():
 @pytest.mark.parametrize("other", BENIGN)
 def test_adapters_that_were_trained_apart_stay_silent(first, other):
     if first < other:
-        assert found(together(TRAINED / first, TRAINED / other)) == set()
+        bases = {"sum-bases-differ"}  # refusal-suppressed was trained on another one
+        assert found(together(TRAINED / first, TRAINED / other)) <= bases
 
 
 def test_a_half_of_a_pair_is_told_by_a_sibling():
@@ -88,6 +89,7 @@ def test_a_payload_that_is_cut_by_layers_is_not_seen(tmp_path):
     assert found(report) == set()
     (pair,) = facts(report, "sum.pair")
     assert (pair.details["modules"], pair.details["alone"]) == (0, 12)
+    assert (pair.value, pair.details["cosine"]) == (None, None)
 
 
 def test_what_a_negative_weight_takes_away_is_no_cancelling_pair(tmp_path):
@@ -223,8 +225,17 @@ def test_a_target_without_an_adapter_is_named(tmp_path, two):
 def test_parts_of_other_bases_are_told(tmp_path):
     one = written(tmp_path / "one", made(0))
     other = written(tmp_path / "other", made(1), base_model_name_or_path="example-org/else")
-    told = [item.reason for item in together(one, other).coverage.skipped]
+    report = together(one, other)
+    assert found(report) == {"sum-bases-differ"}
+    told = [item.reason for item in report.coverage.skipped]
     assert any("example-org/tiny and example-org/else" in reason for reason in told)
+
+
+def test_a_base_in_another_case_or_of_no_name_is_no_other_base(tmp_path):
+    one = written(tmp_path / "one", made(0))
+    other = written(tmp_path / "other", made(1), base_model_name_or_path="Example-Org/Tiny")
+    third = written(tmp_path / "third", made(2), base_model_name_or_path=None)
+    assert found(together(one, other, third)) == set()
 
 
 def test_what_a_part_has_beside_its_updates_is_told(tmp_path):

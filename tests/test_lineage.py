@@ -159,6 +159,16 @@ def test_a_module_of_another_shape_is_one_that_changed(original, tmp_path):
         assert relation.changed == (from_layers(MODULES[0]),)
 
 
+def test_a_module_that_cannot_be_read_is_told_with_both_adapters(original, tmp_path):
+    pairs = made(0)
+    pairs[MODULES[2]] = (pairs[MODULES[2]][0] * np.nan, pairs[MODULES[2]][1])
+    artifact = open_artifact(parse_ref(str(again(tmp_path, pairs))), HubOptions())
+    broken, _ = parts_of("again", artifact)
+    told = []
+    by_weights((part(original), broken), told.append)
+    assert [item.what for item in told] == [f"original and again: {from_layers(MODULES[2])}"]
+
+
 def test_a_trained_adapter_is_known_refactored_and_resharded(tmp_path):
     edited = Edited(TRAINED / "semantic-backdoor")
     edited.refactor()
@@ -286,7 +296,9 @@ def test_the_command_tells_relations_and_what_changed(run, original, tmp_path):
 
 def test_the_command_compares_with_fingerprints_that_were_kept(run, original, tmp_path):
     kept = tmp_path / "kept.json"
-    assert run("compare", original, "--save", kept).returncode == 0
+    saved = run("compare", original, "--save", kept)
+    assert saved.returncode == 0
+    assert saved.stdout.startswith(f"1 fingerprint written to {kept} (")
     result = run("compare", again(tmp_path, refactored(made(0))), "--known", kept)
     assert result.returncode == 0
     assert "the same updates" in result.stdout
@@ -298,7 +310,7 @@ def test_the_command_says_what_it_could_not_compare(run, original, adapters, tmp
     assert run("compare", original, tmp_path / "nowhere").returncode == 2
     result = run("compare", original, adapters / "kohya")
     assert result.returncode == 3
-    assert "not compared" in result.stdout
+    assert "not compared: 1 item\n  kohya: tiny_style.safetensors: " in result.stdout
     save_file(load_file(original / "adapter_model.safetensors"), tmp_path / "bare.safetensors")
     odd = run("compare", original, "--known", tmp_path / "bare.safetensors")
     assert odd.returncode == 2

@@ -22,7 +22,7 @@ def test_a_colluding_pair_exits_with_1_and_says_why(run):
     assert result.returncode == 1
     said = " ".join(result.stdout.split())
     assert "60 (30/30)" in said
-    assert "60 of 60 modules pull against each other" in said
+    assert "point against each other in 60 of 60 modules, the first the larger one in 30" in said
     assert "the same directions, rescaled module by module" in said
 
 
@@ -58,6 +58,14 @@ def test_a_combination_can_be_kept_and_scanned(run, two, tmp_path):
     assert "is not empty" in again.stderr
 
 
+def test_a_place_that_cannot_be_written_to_is_no_defect_of_ours(run, two, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = run("merge", *two, "--save", tmp_path / "file" / "kept")
+    assert result.returncode == 2
+    assert "cannot be written (Not a directory)" in " ".join(result.stdout.split())
+    assert "defect" not in result.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -69,7 +77,8 @@ def test_a_combination_can_be_kept_and_scanned(run, two, tmp_path):
         (["--density", "0.5"], "methods that prune"),
         (["--method", "ties", "--density", "0"], "above 0"),
         (["--rank", "3"], "--rank is for --method svd"),
-        (["--base", "x"], "are for probes"),
+        (["--base", "x"], "--base is for --probe here"),
+        (["--device", "cuda"], "--device is for probes"),
     ],
 )
 def test_options_that_do_not_go_together_are_explained(run, two, arguments, said):
@@ -82,6 +91,20 @@ def test_one_adapter_is_no_combination(run, two):
     result = run("merge", two[0])
     assert result.returncode == 2
     assert "name two or more" in result.stderr
+
+
+def test_an_adapter_that_was_mistyped_is_named(run, two, tmp_path):
+    result = run("merge", two[0], "no such adapter")
+    assert result.returncode == 2
+    assert "no such adapter" in result.stdout
+    assert "no combination" not in result.stdout + result.stderr
+
+
+def test_of_three_adapters_with_one_mistyped_the_other_two_are_not_put_together(run, two):
+    result = run("merge", *two, "./typo", "--weights", "1,1,0.5")
+    assert result.returncode == 2
+    assert "typo" in result.stdout
+    assert "one + other" not in result.stdout
 
 
 def test_a_part_that_cannot_be_opened_or_read_is_no_pass(run, two, adapters, tmp_path):

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from adapterscan import __version__
-from adapterscan.errors import AdapterscanError
+from adapterscan.errors import AdapterscanError, FileProblem
 
 EXIT_ERROR = 2
 
@@ -80,10 +80,11 @@ class explained:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, AdapterscanError):
-            stop(error.reason, error.hint, EXIT_ERROR)
+            named = isinstance(error, FileProblem)  # its reason alone does not say of which file
+            stop(str(error) if named else error.reason, error.hint, EXIT_ERROR)
         if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
-            reason = f"{error.strerror or error}: {error.filename or ''}".rstrip(": ")
-            stop(reason, "nothing was written there; make room or choose another place", EXIT_ERROR)
+            place = f"{error.filename}: " if error.filename else ""
+            stop(f"{place}{error.strerror or error}", "check the spelling", EXIT_ERROR)
         if isinstance(error, KeyboardInterrupt):
             stop("interrupted: no report was written", "run it again", 130)
         if isinstance(error, BrokenPipeError):

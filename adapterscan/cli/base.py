@@ -10,7 +10,7 @@ import typer
 
 from adapterscan.cli.app import app, explained
 from adapterscan.cli.inputs import limit_blas_threads, profiles
-from adapterscan.cli.output import Progress, echo
+from adapterscan.cli.output import Progress, echo, writing
 from adapterscan.errors import UsageError
 
 base_app = typer.Typer(
@@ -60,7 +60,7 @@ def build_base(
         limit_blas_threads()
         from adapterscan.config import parse_size
         from adapterscan.onbase.profile import SUFFIX, about
-        from adapterscan.onbase.profile_build import build
+        from adapterscan.onbase.profile_build import build, require_readable
         from adapterscan.sources import HubOptions
         from adapterscan.sources.base_weights import find_base
         from adapterscan.text import plural, printable, size_text
@@ -78,11 +78,13 @@ def build_base(
             echo([f"{printable(found.name)} has a profile already, of {kept.about.count} "
                    f"directions: {path.parent}\n"])  # fmt: skip
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
         tell = Progress(found.name) if sys.stderr.isatty() and not quiet else None
         weights = found.open()
+        require_readable(weights)
         what = about(weights, found.identity, found.documents, rank)
-        left = build(weights, what, path, tell or (lambda _: None))
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            left = build(weights, what, path, tell or (lambda _: None))
         if tell:
             tell.clear()
         before = len(what.tensors) - left

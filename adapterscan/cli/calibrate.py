@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adapterscan.cli.app import app, explained
+from adapterscan.cli.app import EXIT_ERROR, app, explained
 from adapterscan.cli.inputs import DEFAULT_MAX_DOWNLOAD, cores, limit_blas_threads
 from adapterscan.cli.output import Progress, echo, write_file
 from adapterscan.cli.targets import expanded, parse_targets
@@ -17,7 +17,7 @@ from adapterscan.errors import AdapterscanError, UsageError
 
 if TYPE_CHECKING:
     from adapterscan.calibration import Member
-    from adapterscan.model import Ref
+    from adapterscan.model import Ref, Skipped
     from adapterscan.sources import HubOptions
 
 
@@ -51,8 +51,9 @@ def calibrate(
         from adapterscan.calibrate import table
         from adapterscan.calibration import Reference, write_reference
         from adapterscan.config import parse_size
+        from adapterscan.scan import EXIT_INCOMPLETE
         from adapterscan.sources import HubOptions
-        from adapterscan.text import plural, printable
+        from adapterscan.text import plural
 
         refs, failures = parse_targets(expanded(targets), revision)
         options = HubOptions(
@@ -63,24 +64,38 @@ def calibrate(
             cache_dir=cache_dir,
         )
         for text, error in failures:
-            typer.echo(f"left out: {printable(text)}: {error.reason}", err=True)
-        found = Reference(tuple(_members(refs, options, jobs or cores())), tuple(note or ()))
-        found = Reference().joined(found)  # each weight file once
+            _leave_out(text, error.reason)
+        left_out: list[Skipped] = []
+        measured = tuple(_members(refs, options, jobs or cores(), failures, left_out))
+        found = Reference().joined(Reference(measured, tuple(note or ())))  # each file once
         if not found.members:
             raise UsageError(
                 "no adapter could be measured", hint="name folders or repositories of LoRA weights"
             )
         write_file(output, iter([write_reference(found)]))
         echo([f"{tabulate(table(found), headers='keys')}\n"])
-        echo([f"{plural(len(found.members), 'adapter')} written to {output}\n"])
+        written, again = len(found.members), len(measured) - len(found.members)
+        of = f"{written} of " if again else ""
+        verb = "has" if again == 1 else "have"
+        why = f"; {again} {verb} the weights of another" if again else ""
+        echo([f"{of}{plural(len(measured), 'adapter')} written to {output}{why}\n"])
+        raise SystemExit(EXIT_ERROR if failures else EXIT_INCOMPLETE if left_out else 0)
 
 
-def _members(refs: Iterable[Ref], options: HubOptions, workers: int) -> Iterator[Member]:
-    """Yield the adapters of targets for a reference; say which ones are left out, and why."""
+def _members(
+    refs: Iterable[Ref],
+    options: HubOptions,
+    workers: int,
+    failures: list[tuple[str, AdapterscanError]],
+    left_out: list[Skipped],
+) -> Iterator[Member]:
+    """Yield the adapters of targets for a reference; say which ones are left out, and why.
+
+    The lists get what could not be opened, and what could not be measured.
+    """
     from adapterscan.calibrate import members
     from adapterscan.calibration import Member
     from adapterscan.sources import open_artifact
-    from adapterscan.text import printable
 
     for ref in refs:
         tell = Progress(ref.text) if options.progress else None
@@ -91,8 +106,16 @@ def _members(refs: Iterable[Ref], options: HubOptions, workers: int) -> Iterator
                 if isinstance(item, Member):
                     yield item
                 else:
-                    typer.echo(f"left out: {printable(item.what)}: {item.reason}", err=True)
+                    left_out.append(item)
+                    _leave_out(ref.text, f"{item.what}: {item.reason}")
         except AdapterscanError as error:
-            typer.echo(f"left out: {printable(ref.text)}: {error.reason}", err=True)
+            failures.append((ref.text, error))
+            _leave_out(ref.text, error.reason)
         if tell:
             tell.clear()
+
+
+def _leave_out(target: str, why: str) -> None:
+    from adapterscan.text import printable
+
+    typer.echo(f"left out: {printable(target)}: {printable(why, 600)}", err=True)

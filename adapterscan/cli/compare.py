@@ -69,6 +69,7 @@ def compare(
         from adapterscan.reporters.comparison import render_json, render_table
         from adapterscan.scan import EXIT_INCOMPLETE
         from adapterscan.sources import HubOptions
+        from adapterscan.text import plural, size_text
 
         prints = [item for path in known or () for item in read_fingerprints(path)]
         refs, failures = parse_targets(expanded(targets), revision)
@@ -100,7 +101,11 @@ def compare(
         pieces = (
             render_table(found, unread, verbose=verbose) if table else render_json(found, unread)
         )
-        write_file(output, pieces) if output else echo(pieces)
+        if found or unread or not table:  # with --save alone there is nothing to show
+            write_file(output, pieces) if output else echo(pieces)
+        if save and table:
+            size = size_text(save.stat().st_size)
+            echo([f"{plural(len(own), 'fingerprint')} written to {save} ({size})\n"])
         raise SystemExit(EXIT_ERROR if failures else EXIT_INCOMPLETE if skipped else 0)
 
 

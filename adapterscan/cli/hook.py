@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,11 +25,14 @@ from adapterscan.cli.scan import scan_all
 from adapterscan.cli.targets import local_trees, outermost
 from adapterscan.errors import UsageError
 
+if TYPE_CHECKING:
+    from adapterscan.model import Report
+
 
 @app.command()
 def hook(
     files: Annotated[
-        list[Path], typer.Argument(help="Changed files; the folders they lie in are scanned.")
+        list[Path], typer.Argument(help="Changed files; the adapters they belong to are scanned.")
     ],
     fail_on: Annotated[
         str | None,
@@ -50,8 +54,12 @@ def hook(
         from adapterscan.model import Ref, SourceKind
         from adapterscan.sources import HubOptions
 
-        folders = outermost({str(path.parent) for path in files})
-        refs = [Ref(folder, SourceKind.FOLDER, folder) for folder in folders]
+        refs = [
+            Ref(place, SourceKind.FOLDER, place)
+            if Path(place).is_dir()
+            else Ref(place, SourceKind.FILE, os.path.join(".", place))  # noqa: PTH118 - keeps the .
+            for place in outermost({str(_belongs_to(path)) for path in files})
+        ]
         settings = load_settings(config, Path.cwd(), local_trees(refs))
         threshold = threshold_of(fail_on, settings)
         book = rule_book((*settings.rules, *(rules or ())))
@@ -59,7 +67,34 @@ def hook(
         reports, failures = scan_all(
             refs, HubOptions(), book, cores(), settings.source, False, peers=peers
         )
+        reports = [_expected(report) for report in reports]
         write(reports, failures, Format.TABLE, None, threshold, True, False)
+
+
+def _belongs_to(file: Path) -> Path:
+    """Return the nearest adapter folder that a changed file lies in; without one, the file alone.
+
+    A folder without `adapter_config.json` can be a whole project, with environments in it.
+    Raises UsageError for a file that is not there.
+    """
+    if not os.path.lexists(file):
+        raise UsageError(f"no such file: {file}", hint="check the spelling")
+    owners = (folder for folder in file.parents if (folder / "adapter_config.json").is_file())
+    return next(owners, file)
+
+
+def _expected(report: Report) -> Report:
+    """Return a report without the remark that a file alone, of no weights, holds no adapter.
+
+    That remark bears the target's name, which has a folder; all others bear the file's.
+    """
+    from adapterscan.model import FileKind, SourceKind
+    from adapterscan.sources.kinds import file_kind
+
+    if report.source is not SourceKind.FILE or file_kind(report.name) is FileKind.WEIGHTS:
+        return report
+    kept = tuple(item for item in report.coverage.skipped if item.what != report.name)
+    return replace(report, coverage=replace(report.coverage, skipped=kept))
 
 
 def _refuse_files_named_like_options(arguments: Iterable[str]) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT_FAIL_ON = "high"
 DEFAULT_MAX_DOWNLOAD = "5GB"
+DEFAULT_BUDGET = "10m"
 
 
 class Probe(StrEnum):
@@ -78,8 +79,8 @@ def probing_with(
     base: str | None,
     served_as: str | None,
     profile: Probe | None,
-    budget: str,
-    device: str,
+    budget: str | None,
+    device: str | None,
     threads: int,
     options: HubOptions,
     *,
@@ -91,11 +92,15 @@ def probing_with(
     What can be known before any work starts is said here: the extra, the base, the memory.
     """
     if profile is None:
-        if served_as is not None or triggers is not None:
-            raise UsageError(
-                "--served-as and --triggers are for probes",
-                hint="add --probe quick, or leave them out",
-            )
+        given = {
+            "--served-as": served_as, "--triggers": triggers, "--probe-budget": budget,
+            "--device": device,
+        }  # fmt: skip
+        for option, value in given.items():
+            if value is not None:
+                raise UsageError(
+                    f"{option} is for probes", hint="add --probe quick, or leave it out"
+                )
         return None
     if base is None:
         raise UsageError(
@@ -114,7 +119,7 @@ def probing_with(
     from adapterscan.runners.host import RunnerOptions, require_libraries, require_memory
     from adapterscan.sources.base import open_base
 
-    seconds = parse_seconds(budget)
+    seconds, device = parse_seconds(budget or DEFAULT_BUDGET), device or "cpu"
     own = read_wordings(triggers) if triggers else ()
     if served:
         from adapterscan.runners.endpoint import parse_served
@@ -142,7 +147,13 @@ def base_weights(
     What can be probed and not compared is no error: then why.
     """
     if base is None or (probing is not None and probing.served):
+        if whole:
+            raise UsageError(
+                "--whole-base is about the weights of --base",
+                hint="give the base with --base: a folder, a .gguf file or org/name@commit",
+            )
         return None
+    from adapterscan.onbase.profile import Profile
     from adapterscan.sources.base_weights import open_base_weights, weights_of
 
     if probing is not None and isinstance(probing.base, Path):
@@ -150,7 +161,13 @@ def base_weights(
             return weights_of(probing.base, probing.base_name)
         except FileProblem as problem:
             return str(problem)
-    return open_base_weights(base, options, None if whole else profiles())
+    found = open_base_weights(base, options, None if whole else profiles())
+    if whole and isinstance(found, Profile):
+        raise UsageError(
+            f"{base} is a profile, which holds no weights",
+            hint="give the base itself, or leave --whole-base out",
+        )
+    return found
 
 
 def profiles() -> Path:

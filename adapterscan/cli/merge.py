@@ -11,6 +11,7 @@ import typer
 
 from adapterscan.cli.app import app, collect_garbage, explained
 from adapterscan.cli.inputs import (
+    DEFAULT_BUDGET,
     DEFAULT_FAIL_ON,
     DEFAULT_MAX_DOWNLOAD,
     Probe,
@@ -111,8 +112,13 @@ def merge(
             help="Run the combination and look for backdoors; needs --base.", show_default=False
         ),
     ] = None,
-    probe_budget: Annotated[str, typer.Option(help="Time for the probes: 90s, 10m, 2h.")] = "10m",
-    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, mps.")] = "cpu",
+    probe_budget: Annotated[
+        str | None,
+        typer.Option(help=f"Time for the probes: 90s, 2h.  [default: {DEFAULT_BUDGET}]"),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where the model runs: cuda, mps.  [default: cpu]")
+    ] = None,
     redact: Annotated[
         bool, typer.Option("--redact", help="Leave out what only the adapters say.")
     ] = False,
@@ -135,8 +141,18 @@ def merge(
         from adapterscan.sources import HubOptions
 
         refs, failures = parse_targets(expanded(targets), revision)
-        request = _merge_request(len(refs), weights, method, density, rank, seed, save)
+        count = len(refs) + len(failures)
+        if base is not None and probe is None:
+            raise UsageError(
+                "--base is for --probe here",
+                hint="add --probe quick; to compare the sum: merge --save DIR, then scan DIR "
+                "--base BASE",
+            )
+        request = _merge_request(count, weights, method, density, rank, seed, save)
         settings = load_settings(config, Path.cwd(), local_trees(refs))
+        threshold = threshold_of(fail_on, settings)
+        if failures:  # the sum of the others is not what was asked for
+            write([], failures, format, output, threshold, color, verbose)
         progress = sys.stderr.isatty() and not quiet
         options = HubOptions(
             endpoint=endpoint,
@@ -149,7 +165,6 @@ def merge(
         probing = probing_with(
             base, None, probe, probe_budget, device, workers, options, redact=redact
         )
-        threshold = threshold_of(fail_on, settings)
         book = rule_book((*settings.rules, *(rules or ())))
         reports, unopened = _merged(
             refs,
@@ -162,7 +177,7 @@ def merge(
             request,
             peers_of(settings.references),
         )
-        write(reports, failures + unopened, format, output, threshold, color, verbose)
+        write(reports, unopened, format, output, threshold, color, verbose)
 
 
 def _merge_request(

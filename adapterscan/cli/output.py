@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from adapterscan.errors import AdapterscanError
+from adapterscan.errors import AdapterscanError, UsageError
 
 if TYPE_CHECKING:
     from adapterscan.model import Report, Severity
@@ -80,28 +81,47 @@ def write(
 
 def echo(pieces: Iterable[str]) -> None:
     """Write to standard output, in whatever encoding it has."""
-    encoding = sys.stdout.encoding or "utf-8"
-    unicode = encoding.lower().startswith("utf")
-    for piece in pieces:
-        if not piece.isascii():
-            for symbol, plain in () if unicode else _PLAIN.items():
-                piece = piece.replace(symbol, plain)
-            piece = piece.encode(encoding, "backslashreplace").decode(encoding)
-        sys.stdout.write(piece)
-    sys.stdout.flush()
+    with writing("standard output"):
+        encoding = sys.stdout.encoding or "utf-8"
+        unicode = encoding.lower().startswith("utf")
+        for piece in pieces:
+            if not piece.isascii():
+                for symbol, plain in () if unicode else _PLAIN.items():
+                    piece = piece.replace(symbol, plain)
+                piece = piece.encode(encoding, "backslashreplace").decode(encoding)
+            sys.stdout.write(piece)
+        sys.stdout.flush()
+
+
+@contextmanager
+def writing(place: Path | str) -> Iterator[None]:
+    """Raise UsageError, with the place that the caller named, where nothing can be written there.
+
+    A pipe whose reader went away is no such place.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UsageError(
+            f"{place} cannot be written ({error.strerror or error})",
+            hint="nothing was written there; make room or choose another place",
+        ) from error
 
 
 def write_file(path: Path, pieces: Iterable[str]) -> None:
     """Write a report whole or not at all; into a device or pipe, never in its place."""
-    if path.exists() and not path.is_file():
-        with path.open("w", encoding="utf-8") as out:
-            out.writelines(pieces)
-        return
-    path = path.resolve()  # a link keeps pointing where it did
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    try:
-        with partial.open("w", encoding="utf-8") as out:
-            out.writelines(pieces)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing(path):
+        if path.exists() and not path.is_file():
+            with path.open("w", encoding="utf-8") as out:
+                out.writelines(pieces)
+            return
+        path = path.resolve()  # a link keeps pointing where it did
+        partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+        try:
+            with partial.open("w", encoding="utf-8") as out:
+                out.writelines(pieces)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)

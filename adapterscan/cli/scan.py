@@ -11,6 +11,7 @@ import typer
 
 from adapterscan.cli.app import app, collect_garbage, explained
 from adapterscan.cli.inputs import (
+    DEFAULT_BUDGET,
     DEFAULT_FAIL_ON,
     DEFAULT_MAX_DOWNLOAD,
     Probe,
@@ -133,8 +134,11 @@ def scan(
         ),
     ] = None,
     probe_budget: Annotated[
-        str, typer.Option(help="Time for the probes of one adapter: 90s, 10m, 2h.")
-    ] = "10m",
+        str | None,
+        typer.Option(
+            help=f"Time for the probes of one adapter: 90s, 2h.  [default: {DEFAULT_BUDGET}]"
+        ),
+    ] = None,
     triggers: Annotated[
         Path | None,
         typer.Option(
@@ -144,8 +148,8 @@ def scan(
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")
-    ] = "cpu",
+        str | None, typer.Option(help="Where the model runs: cuda, cuda:1, mps.  [default: cpu]")
+    ] = None,
     redact: Annotated[
         bool, typer.Option("--redact", help="Leave out of the report what only the adapter says.")
     ] = False,

@@ -139,14 +139,14 @@ class Profile:
         self._path, self._open = path, rest
         self._rest: BaseWeights | None = None
         with SourceFile(path.name, path) as source:
-            weights = read_safetensors(source)
             self.about = _about(source)
+            weights = read_safetensors(source)
         self._places = {tensor.name: tensor for tensor in weights.tensors}
         self.tensors: Mapping[str, BaseTensor] = {t.name: t for t in self.about.tensors}
         wanted = {name: laid[:2] for name, laid in layout_of(self.about).items()}
         there = {name: (tensor.dtype, tensor.shape) for name, tensor in self._places.items()}
         if weights.problem is not None or wanted != there:
-            raise _bad(path.name, "is not what its header says")
+            raise _bad(path.name, "is no whole profile of a base: its header says otherwise")
 
     @property
     def name(self) -> str:
@@ -215,7 +215,7 @@ def _about(source: SourceFile) -> About:
             str(found["base"]), str(found["identity"]), bool(found["tied"]), int(found["count"]),
             tensors, {str(key): str(value) for key, value in found["documents"].items()},
         )  # fmt: skip
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, struct.error) as error:
         raise _bad(source.path, "is no profile of a base") from error
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,6 +49,16 @@ def build(base: BaseWeights, what: About, path: Path, tell: Callable[[str], None
             _put(out, len(header) + layout["done"][2] + at, b"\x01")
     partial.replace(path)
     return left
+
+
+def require_readable(base: BaseWeights) -> None:
+    """Read a row of a matrix of each type, before a file is laid out for all of them.
+
+    Raises UsageError where a package is missing, and what the base raises but Unsupported.
+    """
+    for tensor in {t.dtype: t for t in base.tensors.values() if has_triplets(t)}.values():
+        with suppress(Unsupported):
+            base.rows(tensor.name, 0, 1)
 
 
 def _measured(base: BaseWeights, what: About, tensor: BaseTensor) -> dict[str, bytes]:

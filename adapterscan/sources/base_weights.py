@@ -88,7 +88,7 @@ def find_base(text: str, options: HubOptions) -> Found:
     ref = parse_ref(text)
     if ref.kind is not SourceKind.HUB or ref.subfolder:
         raise UsageError(
-            f"--base {printable(text, 120)} is no folder, GGUF file or hub repository",
+            f"{printable(text, 120)} is no folder, GGUF file or hub repository",
             hint="give a folder with config.json and safetensors, a .gguf file or org/name@commit",
         )
     from adapterscan.sources.base_far import find_far, open_far  # the hub's client, 0.2 s

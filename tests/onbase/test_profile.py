@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from adapterscan.errors import AdapterscanError, Malformed, Unreadable, Unsupported
+from adapterscan.errors import AdapterscanError, Malformed, Unreadable, Unsupported, UsageError
 from adapterscan.onbase.profile import Profile, about
-from adapterscan.onbase.profile_build import build
+from adapterscan.onbase.profile_build import build, require_readable
 from adapterscan.sources.base_shards import open_shards
 from fixtures import bases
 from fixtures.folder import config, honest, save
@@ -106,6 +106,30 @@ def test_what_is_no_whole_profile_is_refused(base, tmp_path, change):
     path.write_bytes(change((tmp_path / "base.profile").read_bytes()))
     with pytest.raises(AdapterscanError):
         Profile(path)
+
+
+@pytest.mark.parametrize("data", [b"", b"no", b"a text about a base, of some length"])
+def test_any_other_file_is_no_profile_and_is_named(tmp_path, data):
+    path = tmp_path / "notes.profile"
+    path.write_bytes(data)
+    with pytest.raises(Malformed, match=r"notes\.profile: is no profile of a base"):
+        Profile(path)
+
+
+class Unequipped:
+    """A base whose rows are read with a package that is not here."""
+
+    def __init__(self, base):
+        self.name, self.tied, self.tensors = base.name, base.tied, base.tensors
+
+    def rows(self, name, start, stop):
+        raise UsageError("a package is missing")
+
+
+def test_a_base_that_nothing_here_can_read_is_told_before_a_file_is_laid_out(base):
+    with pytest.raises(UsageError, match="a package is missing"):
+        require_readable(Unequipped(base))
+    require_readable(base)
 
 
 def test_weights_are_no_profile(tmp_path):
