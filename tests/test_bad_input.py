@@ -250,7 +250,7 @@ def test_a_full_disk_leaves_no_report_behind_and_says_so(folder):
     save(folder)
     result = cli("scan", folder, "-o", "/dev/full")
     assert result.returncode == 2
-    assert result.stderr.startswith(b"adapterscan: No space left on device")
+    assert result.stderr.startswith(b"adapterscan: /dev/full cannot be written (No space left")
     assert b"\n  \xe2\x86\x92 " in result.stderr
 
 
