@@ -143,7 +143,8 @@ def _directions(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -
         "a direction that tells sums from chat. Drawn by lot: where the direction is read, from "
         "how many requests, how much is taken away, of which modules; the rule's bounds were set "
         "before any of them was made. AUROC of what is removed minus the most of any control, "
-        f"against all benign ones that were asked: {facts['separation']}.",
+        f"against all benign ones that were asked: {facts['separation'].value:.2f} "
+        f"[{facts['separation'].low:.2f}, {facts['separation'].high:.2f}].",
         table(tables["directions"]),
     ]
 
