@@ -9,7 +9,11 @@ from typing import Annotated
 import typer
 
 from adapterscan.cli.app import app, explained
-from adapterscan.cli.inputs import limit_blas_threads, profiles
+from adapterscan.cli.inputs import (
+    hub_options,
+    limit_blas_threads,
+    profiles,
+)
 from adapterscan.cli.output import Progress, echo, writing
 from adapterscan.errors import UsageError
 
@@ -58,19 +62,14 @@ def build_base(
     """
     with explained():
         limit_blas_threads()
-        from adapterscan.config import parse_size
         from adapterscan.onbase.profile import SUFFIX, about
         from adapterscan.onbase.profile_build import build, require_readable
-        from adapterscan.sources import HubOptions
         from adapterscan.sources.base_weights import find_base
         from adapterscan.text import plural, printable, size_text
 
         if output is not None and output.suffix != SUFFIX:
             raise UsageError(f"a profile is called FILE{SUFFIX}", hint=f"-o {output.stem}{SUFFIX}")
-        options = HubOptions(
-            endpoint=endpoint, offline=offline, cache_dir=cache_dir,
-            max_download=parse_size(max_download or "200GB"),
-        )  # fmt: skip
+        options = hub_options(endpoint, offline, cache_dir, max_download or "200GB", False)
         found = find_base(base, options)
         path = output or found.profile_in(profiles(), rank)
         kept = found.profile(path.parent) if output is None else None

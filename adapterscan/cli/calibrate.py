@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adapterscan.cli.app import EXIT_ERROR, app, explained
-from adapterscan.cli.inputs import DEFAULT_MAX_DOWNLOAD, cores, limit_blas_threads
+from adapterscan.cli.inputs import (
+    DEFAULT_MAX_DOWNLOAD,
+    cores,
+    hub_options,
+    limit_blas_threads,
+)
 from adapterscan.cli.output import Progress, echo, write_file
 from adapterscan.cli.targets import expanded, parse_targets
 from adapterscan.errors import AdapterscanError, UsageError
@@ -50,18 +55,12 @@ def calibrate(
 
         from adapterscan.calibrate import table
         from adapterscan.calibration import Reference, write_reference
-        from adapterscan.config import parse_size
         from adapterscan.scan import EXIT_INCOMPLETE
-        from adapterscan.sources import HubOptions
         from adapterscan.text import plural
 
         refs, failures = parse_targets(expanded(targets), revision)
-        options = HubOptions(
-            endpoint=endpoint,
-            offline=offline,
-            max_download=parse_size(DEFAULT_MAX_DOWNLOAD),
-            progress=sys.stderr.isatty() and not quiet,
-            cache_dir=cache_dir,
+        options = hub_options(
+            endpoint, offline, cache_dir, DEFAULT_MAX_DOWNLOAD, sys.stderr.isatty() and not quiet
         )
         for text, error in failures:
             _leave_out(text, error.reason)

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adapterscan.cli.app import EXIT_ERROR, app, collect_garbage, explained
-from adapterscan.cli.inputs import DEFAULT_MAX_DOWNLOAD, cores, limit_blas_threads
+from adapterscan.cli.inputs import (
+    DEFAULT_MAX_DOWNLOAD,
+    cores,
+    hub_options,
+    limit_blas_threads,
+)
 from adapterscan.cli.output import Format, Progress, echo, write_file
 from adapterscan.cli.targets import expanded, parse_targets
 from adapterscan.errors import AdapterscanError, UsageError
@@ -62,25 +67,17 @@ def compare(
     """Tell how adapters are related: copies, copies with changes, one run, one initialisation."""
     with explained():
         limit_blas_threads()
-        from adapterscan.config import parse_size
         from adapterscan.fingerprint import read_fingerprints, written
         from adapterscan.lineage import comparisons, fingerprint
         from adapterscan.model import Skipped
         from adapterscan.reporters.comparison import render_json, render_table
         from adapterscan.scan import EXIT_INCOMPLETE
-        from adapterscan.sources import HubOptions
         from adapterscan.text import plural, size_text
 
         prints = [item for path in known or () for item in read_fingerprints(path)]
         refs, failures = parse_targets(expanded(targets), revision)
         progress = sys.stderr.isatty() and not quiet
-        options = HubOptions(
-            endpoint=endpoint,
-            offline=offline,
-            max_download=parse_size(DEFAULT_MAX_DOWNLOAD),
-            progress=progress,
-            cache_dir=cache_dir,
-        )
+        options = hub_options(endpoint, offline, cache_dir, DEFAULT_MAX_DOWNLOAD, progress)
         skipped: list[Skipped] = []
         parts = _parts(refs, options, jobs or cores(), failures, skipped)
         if len(parts) < 1 + (not prints and save is None) and not failures and not skipped:

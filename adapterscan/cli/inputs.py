@@ -58,6 +58,22 @@ def peers_of(files: Sequence[Path]) -> Reference | None:
     return reduce(Reference.joined, map(read_reference, files), built_in())
 
 
+def hub_options(
+    endpoint: str | None, offline: bool, cache_dir: Path | None, max_download: str, progress: bool
+) -> HubOptions:
+    """Return how a command reaches the hub. Raises BadConfig for a size that is none."""
+    from adapterscan.config import parse_size
+    from adapterscan.sources import HubOptions
+
+    return HubOptions(
+        endpoint=endpoint,
+        offline=offline,
+        max_download=parse_size(max_download),
+        progress=progress,
+        cache_dir=cache_dir,
+    )
+
+
 def limit_blas_threads() -> None:
     """Before NumPy loads: our own threads share the cores, BLAS must not start more."""
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):

@@ -16,6 +16,7 @@ from adapterscan.cli.inputs import (
     DEFAULT_MAX_DOWNLOAD,
     Probe,
     cores,
+    hub_options,
     limit_blas_threads,
     peers_of,
     probing_with,
@@ -137,8 +138,7 @@ def merge(
     """Scan adapters that are meant to be combined: each of them, and what they are together."""
     with explained():
         limit_blas_threads()
-        from adapterscan.config import load_settings, parse_size
-        from adapterscan.sources import HubOptions
+        from adapterscan.config import load_settings
 
         refs, failures = parse_targets(expanded(targets), revision)
         count = len(refs) + len(failures)
@@ -154,12 +154,12 @@ def merge(
         if failures:  # the sum of the others is not what was asked for
             write([], failures, format, output, threshold, color, verbose)
         progress = sys.stderr.isatty() and not quiet
-        options = HubOptions(
-            endpoint=endpoint,
-            offline=offline,
-            max_download=parse_size(max_download or settings.max_download or DEFAULT_MAX_DOWNLOAD),
-            progress=progress,
-            cache_dir=cache_dir,
+        options = hub_options(
+            endpoint,
+            offline,
+            cache_dir,
+            max_download or settings.max_download or DEFAULT_MAX_DOWNLOAD,
+            progress,
         )
         workers = jobs or settings.jobs or cores()
         probing = probing_with(

@@ -13,6 +13,7 @@ from adapterscan.cli.inputs import (
     DEFAULT_MAX_DOWNLOAD,
     Probe,
     cores,
+    hub_options,
     limit_blas_threads,
     probing_with,
 )
@@ -54,20 +55,12 @@ def replay(
     """Ask again what a finding says, and show what adapter and base answer. 1: it is so again."""
     with explained():
         limit_blas_threads()
-        from adapterscan.config import parse_size
         from adapterscan.replay import ask, claim, transcript
-        from adapterscan.sources import HubOptions, open_artifact
+        from adapterscan.sources import open_artifact
 
         said = claim(report, finding)
-        size = parse_size(DEFAULT_MAX_DOWNLOAD)
         progress = sys.stderr.isatty()
-        options = HubOptions(
-            endpoint=endpoint,
-            offline=offline,
-            max_download=size,
-            progress=progress,
-            cache_dir=cache_dir,
-        )
+        options = hub_options(endpoint, offline, cache_dir, DEFAULT_MAX_DOWNLOAD, progress)
         probing = probing_with(
             base or said.base, served_as, Probe.QUICK, "10m", device, cores(), options
         )

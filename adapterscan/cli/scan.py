@@ -17,6 +17,7 @@ from adapterscan.cli.inputs import (
     Probe,
     base_weights,
     cores,
+    hub_options,
     limit_blas_threads,
     peers_of,
     probing_with,
@@ -168,8 +169,7 @@ def scan(
     """Scan adapters and report what was found and what was not looked at."""
     with explained():
         limit_blas_threads()
-        from adapterscan.config import load_settings, parse_size
-        from adapterscan.sources import HubOptions
+        from adapterscan.config import load_settings
 
         refs, failures = parse_targets(expanded(targets), revision)
         settings = load_settings(config, Path.cwd(), local_trees(refs))
@@ -178,14 +178,13 @@ def scan(
 
             typer.echo(f"note: {printable(settings.ignored, 600)}", err=True)
         threshold = threshold_of(fail_on, settings)
-        size = parse_size(max_download or settings.max_download or DEFAULT_MAX_DOWNLOAD)
         progress = sys.stderr.isatty() and not quiet
-        options = HubOptions(
-            endpoint=endpoint,
-            offline=offline,
-            max_download=size,
-            progress=progress,
-            cache_dir=cache_dir,
+        options = hub_options(
+            endpoint,
+            offline,
+            cache_dir,
+            max_download or settings.max_download or DEFAULT_MAX_DOWNLOAD,
+            progress,
         )
         book = rule_book((*settings.rules, *(rules or ())))
         peers = peers_of((*settings.references, *(reference or ())))
