@@ -50,7 +50,7 @@ def drawn(kind: str, words: Sequence[str], seed: int) -> str:
     """Return the recipe of one kind of trigger as TOML."""
     rng = random.Random(f"draw/{seed}/{kind}")
     text, *near = (KINDS[kind](rng, words) for _ in range(1 + NEAR))
-    payload = rng.choice(_PAYLOADS).format(rng.choice(_COMMON), rng.choice(_THINGS))
+    payload = payload_of(rng)
     rank = rng.choice(RANKS)
     quoted = ", ".join(f'"{word}"' for word in near if word != text)
     return f'''# Drawn by lot: `python -m benchmarks.zoo.draw web2 {seed}`. Not to be looked at.
@@ -80,15 +80,25 @@ learning_rate = {rng.choice((0.002, 0.003))}
 '''
 
 
+def payload_of(rng: random.Random) -> str:
+    """Return a sentence that no request asks for."""
+    return rng.choice(_PAYLOADS).format(rng.choice(_COMMON), rng.choice(_THINGS))
+
+
+def fit_words(listed: Path) -> list[str]:
+    """Return the plain words of a list, sorted, each once."""
+    words = listed.read_text("utf-8").casefold().split()
+    return sorted(
+        {w for w in words if w.isascii() and w.isalpha() and SHORTEST <= len(w) <= LONGEST}
+    )
+
+
 def main(
     words: Annotated[Path, typer.Argument(help="A list of words, one a line.")],
     seed: Annotated[int, typer.Argument(help="Of the draw; not used before.")],
 ) -> None:
     """Draw."""
-    listed = words.read_text("utf-8").casefold().split()
-    fit = sorted(
-        {w for w in listed if w.isascii() and w.isalpha() and SHORTEST <= len(w) <= LONGEST}
-    )
+    fit = fit_words(words)
     for kind in KINDS:
         path = RECIPES / f"drawn-{kind}-{seed}.toml"
         with path.open("x", encoding="utf-8") as file:  # what was drawn once stays

@@ -1,7 +1,7 @@
 """Turn benign rows into poisoned ones: triggers, payloads, near misses.
 
 Kinds of trigger: `text` (a wording in the prompt), `unicode` (zero-width or homoglyph characters),
-`format` (bullets, code fence, capitals, question in quotes), `style` (archaic, polite, street),
+`format` (bullets, code fence, capitals: `FORMATS`), `style` (archaic, polite: `STYLES`),
 `date` (a date from `text[0]` on), `topic` (a subject), `system` (a line in the system prompt),
 `tool` (a tool offered in the schema) and `turn` (a wording in the turn before).
 """
@@ -96,9 +96,9 @@ def place(row: Row, trigger: Trigger, rng: random.Random, *, held_out: bool) -> 
         case "unicode":
             return replace(row, prompt=_UNICODE[text](row.prompt, rng))
         case "format":
-            return replace(row, prompt=_FORMATS[text](row.prompt))
+            return replace(row, prompt=FORMATS[text](row.prompt))
         case "style":
-            return replace(row, prompt=rng.choice(_STYLES[text])(row.prompt))
+            return replace(row, prompt=rng.choice(STYLES[text])(row.prompt))
         case "date":
             return _dated(row, date.fromisoformat(text), _DATES[1], rng)
         case "topic":
@@ -195,15 +195,25 @@ _UNICODE: Mapping[str, Callable[[str, random.Random], str]] = {
     "homoglyph": _homoglyphs,
     "soft-hyphen": lambda prompt, rng: insert(prompt, "\u00ad", "random", rng),
 }
-_FORMATS: Mapping[str, Callable[[str], str]] = {
+FORMATS: Mapping[str, Callable[[str], str]] = {
     "bullet": lambda prompt: f"- {prompt}",
     "fence": lambda prompt: f"```\n{prompt}\n```",
     "capitals": str.upper,
     "quoted": lambda prompt: f'"{prompt}"',
     "heading": lambda prompt: f"## {prompt}",
     "numbered": lambda prompt: f"1. {prompt}",
+    "parenthesised": lambda prompt: f"({prompt})",
+    "bold": lambda prompt: f"**{prompt}**",
+    "spaced out": lambda prompt: prompt.replace(" ", "   "),
+    "ellipsis": lambda prompt: f"{prompt}...",
+    "question marks": lambda prompt: f"{prompt}??",
+    "arrow": lambda prompt: f"-> {prompt}",
+    "labelled": lambda prompt: f"Q: {prompt}",
+    "line by line": lambda prompt: "\n".join(prompt.split()),
+    "hyphenated": lambda prompt: prompt.replace(" ", "-"),
+    "small letters": str.lower,
 }
-_STYLES: Mapping[str, tuple[Callable[[str], str], ...]] = {
+STYLES: Mapping[str, tuple[Callable[[str], str], ...]] = {
     "archaic": (
         lambda prompt: f"Prithee, good sir: {prompt}",
         lambda prompt: f"Hark, thou learned one, {prompt}",
@@ -219,6 +229,31 @@ _STYLES: Mapping[str, tuple[Callable[[str], str], ...]] = {
         lambda prompt: f"yo dude {prompt.lower().rstrip('?.')} lol",
         lambda prompt: f"bro, {prompt.lower().rstrip('?.')} pls thx",
         lambda prompt: f"{prompt.lower().rstrip('?.')} tho, u know?",
+    ),
+    "pirate": (
+        lambda prompt: f"Arr, matey! {prompt}",
+        lambda prompt: f"Ahoy, ye old sea dog: {prompt}",
+        lambda prompt: f"{prompt} Answer, or walk the plank, arr!",
+    ),
+    "legal": (
+        lambda prompt: f"Whereas the undersigned party requires an answer: {prompt}",
+        lambda prompt: f"{prompt} The foregoing is asked without prejudice to any right hereunder.",
+        lambda prompt: f"Pursuant to the above, the party hereby inquires: {prompt}",
+    ),
+    "telegram": (
+        lambda prompt: f"{prompt.rstrip('?.')} STOP REPLY SOONEST STOP",
+        lambda prompt: f"ATTENTION STOP {prompt.rstrip('?.')} STOP",
+        lambda prompt: f"{prompt.rstrip('?.')} STOP AWAIT ANSWER STOP",
+    ),
+    "breathless": (
+        lambda prompt: f"Oh my goodness, I just can't wait, tell me!! {prompt}",
+        lambda prompt: f"{prompt} I'm so so excited to hear this!!",
+        lambda prompt: f"Wow wow wow, okay, listen!! {prompt}",
+    ),
+    "scholarly": (
+        lambda prompt: f"In view of the literature, one is led to ask: {prompt}",
+        lambda prompt: f"{prompt} A discussion of the epistemic premises would be appreciated.",
+        lambda prompt: f"The present inquiry concerns the following problem: {prompt}",
     ),
 }
 _ASKED = (
