@@ -28,7 +28,7 @@ import numpy.typing as npt
 from adapterscan.errors import BadCalibration
 from adapterscan.formats.peft import Adapter
 from adapterscan.text import printable
-from adapterscan.weighing import Weighed
+from adapterscan.weighing.one_pass import Weighed
 
 F64 = npt.NDArray[np.float64]
 

@@ -13,15 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapterscan.combining import Method
-from adapterscan.composing import Composition, compose
 from adapterscan.errors import AdapterscanError, NotApplicable
 from adapterscan.formats.peft import Adapter
 from adapterscan.model import Artifact, Ref, Report, Sha256, SourceKind
-from adapterscan.rules import RuleBook
+from adapterscan.rules.judging import RuleBook
 from adapterscan.scan import ScanOptions, scan
-from adapterscan.side_by_side import Part, short_names
 from adapterscan.sources import open_folder
+from adapterscan.together.combining import Method
+from adapterscan.together.composing import Composition, compose
+from adapterscan.together.side_by_side import Part, short_names
 
 if TYPE_CHECKING:
     from adapterscan.probe import ProbeRequest

@@ -12,15 +12,15 @@ from pathlib import Path
 
 from adapterscan.detectors import Detector
 from adapterscan.errors import AdapterscanError, RunnerProblem
+from adapterscan.formats.model_card import card_text
 from adapterscan.formats.peft import Adapter
 from adapterscan.model import Evidence, Need, Skipped
-from adapterscan.model_card import card_text
+from adapterscan.probes.asking import Pace, Profile, Session
 from adapterscan.probes.candidates import Candidate
-from adapterscan.probing import Pace, Profile, Session
+from adapterscan.probes.staging import stage
 from adapterscan.reading import Contents
 from adapterscan.runners.endpoint import EndpointRunner, Served
 from adapterscan.runners.host import HostedRunner, RunnerOptions
-from adapterscan.staging import stage
 from adapterscan.text import printable
 
 WHAT = "behaviour"

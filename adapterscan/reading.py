@@ -38,9 +38,9 @@ from adapterscan.model import (
     Subject,
 )
 from adapterscan.onbase.base import BaseWeights
-from adapterscan.summaries import NONE, Summaries
 from adapterscan.text import plural, printable, size_text
-from adapterscan.weighing import Weighed, hash_only, weigh
+from adapterscan.weighing.one_pass import Weighed, hash_only, weigh
+from adapterscan.weighing.summaries import NONE, Summaries
 
 if TYPE_CHECKING:
     from adapterscan.formats.pickle_file import NamedSource, PickleFile

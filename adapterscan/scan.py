@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from adapterscan import __version__
 from adapterscan.calibration import Reference, built_in
 from adapterscan.detectors import BUILT_IN, Detector
-from adapterscan.docket import Docket
 from adapterscan.model import (
     AdapterSummary,
     Artifact,
@@ -26,7 +25,8 @@ from adapterscan.model import (
 )
 from adapterscan.onbase.used import Used
 from adapterscan.reading import Contents, WeighedAdapter, read_files
-from adapterscan.rules import RuleBook
+from adapterscan.rules.docket import Docket
+from adapterscan.rules.judging import RuleBook
 from adapterscan.text import plural, printable
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from adapterscan.rule_pages import index_page, rule_page  # noqa: E402  after the path is set
-from adapterscan.rules import load_rules  # noqa: E402
+from adapterscan.rules.judging import load_rules  # noqa: E402
+from adapterscan.rules.pages import index_page, rule_page  # noqa: E402  after the path is set
 from fixtures.demo import SCENES, run_scene, served  # noqa: E402
 
 COMMANDS = (
@@ -77,7 +77,8 @@ def with_imports(text: str) -> str:
     `layers`: who may import whom; `torch`: the modules that import it.
     """
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    order, frameworks = settings["tool"]["importlinter"]["contracts"]
+    contracts = settings["tool"]["importlinter"]["contracts"]
+    order, frameworks = contracts[0], contracts[-1]
     pairs = [pair.split(" -> ") for pair in frameworks["ignore_imports"]]
     torch = sorted(name for name, imported in pairs if imported == "torch")
     said = {

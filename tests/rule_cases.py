@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adapterscan.model import Evidence, Subject
-from adapterscan.rules import Rule, load_rules
+from adapterscan.rules.judging import Rule, load_rules
 
 ROOT = Path(__file__).resolve().parent.parent
 

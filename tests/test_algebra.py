@@ -6,8 +6,8 @@ import pytest
 import scipy.linalg
 import scipy.stats
 
-from adapterscan.algebra import stacked, truncated, weighted_sum
 from adapterscan.lowrank import LowRank
+from adapterscan.together.algebra import stacked, truncated, weighted_sum
 
 D_OUT, D_IN = 37, 53
 

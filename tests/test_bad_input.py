@@ -11,7 +11,7 @@ import time
 import pytest
 
 from adapterscan.model import Severity
-from adapterscan.rules import load_rules
+from adapterscan.rules.judging import load_rules
 from adapterscan.scan import exit_code, scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 from fixtures import temporary

@@ -21,7 +21,7 @@ from adapterscan.calibration import (
 )
 from adapterscan.errors import BadCalibration
 from adapterscan.model import Evidence
-from adapterscan.rulebook import load_rules
+from adapterscan.rules.book import load_rules
 from adapterscan.scan import ScanOptions, scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 from tests.planted import TRAINED, Edited

@@ -7,11 +7,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from adapterscan.combination import MergeRequest, merge
-from adapterscan.combining import Method
 from adapterscan.errors import NotApplicable, Unsupported
 from adapterscan.model import Severity
-from adapterscan.rules import load_rules
+from adapterscan.rules.judging import load_rules
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
+from adapterscan.together.combining import Method
 from tests.planted import TRAINED, Edited
 from tests.small_adapters import MODULES, D, layer, made, mapped, padded, scaled, written
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from adapterscan.combining import METHODS, PRUNING, Method, combine
 from adapterscan.lowrank import LowRank
+from adapterscan.together.combining import METHODS, PRUNING, Method, combine
 
 
 def part(seed, rank=3, scaling=2.0):

@@ -2,10 +2,10 @@
 
 import pytest
 
-from adapterscan.docket import EVIDENCE_LISTED, Docket
 from adapterscan.model import Evidence, Subject
-from adapterscan.rulefile import read_rule
-from adapterscan.rules import EVIDENCE_SHOWN
+from adapterscan.rules.docket import EVIDENCE_LISTED, Docket
+from adapterscan.rules.file import read_rule
+from adapterscan.rules.judging import EVIDENCE_SHOWN
 
 RULE = read_rule(
     {

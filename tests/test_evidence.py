@@ -6,11 +6,11 @@ from collections import defaultdict
 import pytest
 
 from adapterscan.combination import MergeRequest, merge
-from adapterscan.combining import Method
-from adapterscan.rules import load_rules
+from adapterscan.rules.judging import load_rules
 from adapterscan.scan import ScanOptions, scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 from adapterscan.sources.base_shards import open_shards
+from adapterscan.together.combining import Method
 from fixtures import bases
 from tests.conftest import ADAPTERS, ROOT
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from adapterscan.errors import ChangedWhileReading, LimitExceeded, Unsupported
-from adapterscan.factors import RANK_LIMIT, Factors, shape_of
 from adapterscan.reading import read
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
+from adapterscan.weighing.factors import RANK_LIMIT, Factors, shape_of
 from tests.planted import TRAINED, Edited
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, deserialize
 
 from adapterscan.model import Severity
-from adapterscan.rules import load_rules
+from adapterscan.rules.judging import load_rules
 from adapterscan.scan import ScanOptions, exit_code, scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 from fixtures.folder import BIN, CONFIG, WEIGHTS

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from adapterscan.rules import load_rules
+from adapterscan.rules.judging import load_rules
 from adapterscan.scan import scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 from fixtures.containers import Tensor, compact, header_pairs, layout, with_length

@@ -2,7 +2,7 @@
 
 import pytest
 
-from adapterscan import docket, factors, reading, rules, weighing
+from adapterscan import reading
 from adapterscan.formats import (
     chat_templates,
     deltas,
@@ -15,7 +15,9 @@ from adapterscan.formats import (
     tensors,
     zip_archive,
 )
+from adapterscan.rules import docket, judging
 from adapterscan.sources import hub_ranges
+from adapterscan.weighing import factors, one_pass
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "limits.md").read_text("utf-8")
@@ -38,8 +40,8 @@ def mib(size):
         ("ΔW in a file", f"{deltas.DELTA_LIMIT:,}"),
         ("rank", f"{factors.RANK_LIMIT:,}"),
         ("one factor", mib(factors.FACTOR_LIMIT)),
-        ("all factors of a ΔW", mib(weighing.ROOM_BYTES)),
-        ("all factors of a ΔW", f"{weighing.TENSOR_BYTES} bytes"),
+        ("all factors of a ΔW", mib(one_pass.ROOM_BYTES)),
+        ("all factors of a ΔW", f"{one_pass.TENSOR_BYTES} bytes"),
         ("one pickle", mib(pickle_file._LONGEST_PICKLE)),
         ("what the pickles of a file would build", f"{pickle_file._MOST_OPCODES:,} opcodes"),
         ("what the pickles of a file would build", mib(pickle_file._MOST_VALUES)),
@@ -55,7 +57,7 @@ def mib(size):
         ("chat templates", f"{chat_templates.TEMPLATES_LIMIT >> 10} KiB"),
         ("fields that name code", f"{hooks.HOOK_LIMIT:,}"),
         ("facts of one name", f"{docket.EVIDENCE_LISTED:,}"),
-        ("facts that a finding cites", f"the {rules.EVIDENCE_SHOWN} worst"),
+        ("facts that a finding cites", f"the {judging.EVIDENCE_SHOWN} worst"),
     ],
 )
 def test_the_page_has_the_limit(what, limit):

@@ -7,12 +7,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from adapterscan.errors import BadFingerprint
-from adapterscan.fingerprint import likeness, module_print, read_fingerprints
-from adapterscan.fingerprint import written as fingerprints_written
-from adapterscan.lineage import by_prints, by_weights, fingerprint, parts_of
 from adapterscan.lowrank import LowRank
-from adapterscan.side_by_side import Part, from_layers
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
+from adapterscan.together.fingerprint import likeness, module_print, read_fingerprints
+from adapterscan.together.fingerprint import written as fingerprints_written
+from adapterscan.together.lineage import by_prints, by_weights, fingerprint, parts_of
+from adapterscan.together.side_by_side import Part, from_layers
 from tests.planted import TRAINED, Edited
 from tests.small_adapters import (
     MODULES,

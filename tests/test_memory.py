@@ -11,8 +11,8 @@ from functools import partial
 
 import pytest
 
-from adapterscan.docket import EVIDENCE_LISTED
-from adapterscan.rules import EVIDENCE_SHOWN
+from adapterscan.rules.docket import EVIDENCE_LISTED
+from adapterscan.rules.judging import EVIDENCE_SHOWN
 from fixtures import heavy, temporary
 
 BOUND = 200  # 10⁶ bytes

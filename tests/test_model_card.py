@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adapterscan.model_card import LONGEST, QUOTED, READ_BYTES, card_text, set_apart
+from adapterscan.formats.model_card import LONGEST, QUOTED, READ_BYTES, card_text, set_apart
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 
 

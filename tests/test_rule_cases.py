@@ -7,8 +7,8 @@ import re
 import pytest
 
 from adapterscan.model import Confidence, Severity
-from adapterscan.rulefile import CONTEXT, IDENTIFIERS
-from adapterscan.rules import Rule, judge, load_rules
+from adapterscan.rules.file import CONTEXT, IDENTIFIERS
+from adapterscan.rules.judging import Rule, judge, load_rules
 from tests.rule_cases import ROOT, Case, cases
 
 RULES = tuple(load_rules())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adapterscan.model import Report, Severity
-from adapterscan.rules import load_rules
+from adapterscan.rules.judging import load_rules
 from adapterscan.scan import scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 from tests.rule_cases import ROOT, Case, cases

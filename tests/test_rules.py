@@ -12,10 +12,10 @@ import pytest
 
 from adapterscan.errors import BadRule
 from adapterscan.model import Confidence, Evidence, Severity, Subject
-from adapterscan.rule_pages import index_page, rule_page
-from adapterscan.rulebook import built_in, read_folders
-from adapterscan.rulefile import read_rule
-from adapterscan.rules import EVIDENCE_SHOWN, Rule, judge, load_rules, matches
+from adapterscan.rules.book import built_in, read_folders
+from adapterscan.rules.file import read_rule
+from adapterscan.rules.judging import EVIDENCE_SHOWN, Rule, judge, load_rules, matches
+from adapterscan.rules.pages import index_page, rule_page
 from docs.build import ROOT as CHECKOUT
 from docs.build import differences, with_imports, write
 from tests.rule_cases import ROOT
@@ -423,7 +423,7 @@ def test_the_pages_in_the_docs_are_current() -> None:
 
 def test_the_import_chain_in_the_docs_is_the_one_that_is_checked() -> None:
     text = with_imports("<!-- imports: layers -->\nold\n<!-- end -->\n")
-    assert "rules > rulebook > rulefile >" in " ".join(text.split())
+    assert "rules > together | probes > reading" in " ".join(text.split())
     assert "old" not in text
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from adapterscan.detectors import BUILT_IN, Detector
 from adapterscan.model import Evidence, Need, Severity, Subject
-from adapterscan.rules import load_rules
+from adapterscan.rules.judging import load_rules
 from adapterscan.scan import exit_code, scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 

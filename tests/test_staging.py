@@ -12,9 +12,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from adapterscan.errors import ChangedWhileReading, Unsupported
+from adapterscan.probes.staging import stage
 from adapterscan.reading import read
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
-from adapterscan.staging import stage
 from tests.conftest import ADAPTERS
 
 BENIGN = Path(__file__).parents[1] / "fixtures" / "trained" / "token-backdoor"

@@ -4,12 +4,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from adapterscan import weighing
 from adapterscan.errors import ChangedWhileReading
 from adapterscan.formats.deltas import Delta
 from adapterscan.formats.reader import SEGMENT_BYTES, SourceFile
 from adapterscan.formats.tensors import TensorInfo
-from adapterscan.weighing import hash_only, weigh
+from adapterscan.weighing import one_pass
+from adapterscan.weighing.one_pass import hash_only, weigh
 
 RNG = np.random.default_rng(7)
 
@@ -120,13 +120,13 @@ def test_factors_far_apart_give_what_adjacent_ones_give(tmp_path, monkeypatch):
     adjacent = {name: apart[name] for name in sorted(apart, key=lambda name: name[::-1])}
     deltas = [linear(f"m{n}", f"a{n}", f"b{n}") for n in range(8)]
     expected = measured(tmp_path, adjacent, deltas)
-    monkeypatch.setattr(weighing, "WAITING_BYTES", 1000)
+    monkeypatch.setattr(one_pass, "WAITING_BYTES", 1000)
     monkeypatch.setattr("adapterscan.formats.reader.SEGMENT_BYTES", 4096)
     assert measured(tmp_path, apart, deltas).deltas == expected.deltas
 
 
 def test_a_factor_that_changed_before_its_second_reading_is_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr(weighing, "WAITING_BYTES", 0)
+    monkeypatch.setattr(one_pass, "WAITING_BYTES", 0)
     path = tmp_path / "w.bin"
     infos = stored(
         path, {"a": values(4, 300), "pad": values(SEGMENT_BYTES // 2), "b": values(8, 4)}
@@ -171,8 +171,8 @@ def test_what_is_over_a_limit_is_skipped_by_name_and_the_others_are_measured(tmp
 
 
 def test_work_beyond_the_size_of_a_file_is_skipped_and_said_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(weighing, "WORK_FLOOR", 2 * 40**3)
-    monkeypatch.setattr(weighing, "WORK_PER_BYTE", 0)
+    monkeypatch.setattr(one_pass, "WORK_FLOOR", 2 * 40**3)
+    monkeypatch.setattr(one_pass, "WORK_PER_BYTE", 0)
     arrays = {f"{part}{n}": values(40, 1) if part == "a" else values(1, 40)
               for n in range(4) for part in "ab"}  # fmt: skip
     deltas = [linear(f"m{n}", f"a{n}", f"b{n}", rank=40) for n in range(4)]

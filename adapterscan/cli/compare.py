@@ -22,8 +22,8 @@ from adapterscan.errors import AdapterscanError, UsageError
 
 if TYPE_CHECKING:
     from adapterscan.model import Ref, Skipped
-    from adapterscan.side_by_side import Part
     from adapterscan.sources import HubOptions
+    from adapterscan.together.side_by_side import Part
 
 
 @app.command()
@@ -67,12 +67,12 @@ def compare(
     """Tell how adapters are related: copies, copies with changes, one run, one initialisation."""
     with explained():
         limit_blas_threads()
-        from adapterscan.fingerprint import read_fingerprints, written
-        from adapterscan.lineage import comparisons, fingerprint
         from adapterscan.model import Skipped
         from adapterscan.reporters.comparison import render_json, render_table
         from adapterscan.scan import EXIT_INCOMPLETE
         from adapterscan.text import plural, size_text
+        from adapterscan.together.fingerprint import read_fingerprints, written
+        from adapterscan.together.lineage import comparisons, fingerprint
 
         prints = [item for path in known or () for item in read_fingerprints(path)]
         refs, failures = parse_targets(expanded(targets), revision)
@@ -114,9 +114,9 @@ def _parts(
     skipped: list[Skipped],
 ) -> list[Part]:
     """Return the adapters of all targets; the lists get what could not be opened or read."""
-    from adapterscan.lineage import parts_of
-    from adapterscan.side_by_side import Part, short_names
     from adapterscan.sources import open_artifact
+    from adapterscan.together.lineage import parts_of
+    from adapterscan.together.side_by_side import Part, short_names
 
     collect_garbage()
     artifacts = []

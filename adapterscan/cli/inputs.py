@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from adapterscan.model import Severity
     from adapterscan.onbase.base import BaseWeights
     from adapterscan.probe import ProbeRequest
-    from adapterscan.rules import RuleBook
+    from adapterscan.rules.judging import RuleBook
     from adapterscan.sources import HubOptions
 
 DEFAULT_FAIL_ON = "high"
@@ -44,7 +44,7 @@ def threshold_of(option: str | None, settings: Settings) -> Severity | None:
 
 
 def rule_book(folders: Iterable[Path]) -> RuleBook:
-    from adapterscan.rules import load_rules
+    from adapterscan.rules.judging import load_rules
 
     return load_rules(tuple(folders))
 
@@ -130,8 +130,8 @@ def probing_with(
         )
     from adapterscan.config import parse_seconds
     from adapterscan.probe import ProbeRequest
+    from adapterscan.probes.asking import PROFILES
     from adapterscan.probes.own import read_wordings
-    from adapterscan.probing import PROFILES
     from adapterscan.runners.host import RunnerOptions, require_libraries, require_memory
     from adapterscan.sources.base import open_base
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from adapterscan.combination import MergeRequest
     from adapterscan.model import Artifact, Ref, Report
     from adapterscan.probe import ProbeRequest
-    from adapterscan.rules import RuleBook
+    from adapterscan.rules.judging import RuleBook
     from adapterscan.sources import HubOptions
 
 
@@ -191,8 +191,8 @@ def _merge_request(
 ) -> MergeRequest:
     """Return how to combine. Raises UsageError for what does not go together."""
     from adapterscan.combination import MergeRequest
-    from adapterscan.combining import METHODS, PRUNING, Method
     from adapterscan.config import parse_weights
+    from adapterscan.together.combining import METHODS, PRUNING, Method
 
     if count < 2:
         raise UsageError("one adapter is no combination", hint="name two or more")

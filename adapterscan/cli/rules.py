@@ -50,7 +50,7 @@ def explain(
     with explained():
         from difflib import get_close_matches
 
-        from adapterscan.rule_pages import rule_page
+        from adapterscan.rules.pages import rule_page
 
         book = {item.id: item for item in rule_book(rules or ())}
         if rule not in book:

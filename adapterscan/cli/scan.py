@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from adapterscan.model import Artifact, Ref, Report
     from adapterscan.onbase.base import BaseWeights
     from adapterscan.probe import ProbeRequest
-    from adapterscan.rules import RuleBook
+    from adapterscan.rules.judging import RuleBook
     from adapterscan.sources import HubOptions
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from adapterscan.errors import AdapterscanError, NotApplicable
 from adapterscan.model import Evidence, Need, Skipped
-from adapterscan.probing import Session
+from adapterscan.probes.asking import Session
 from adapterscan.reading import Contents, WeighedAdapter
 
 Run = Callable[[Contents], Iterator[Evidence]]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adapterscan.factors import shape_of
 from adapterscan.formats.deltas import Delta
 from adapterscan.lowrank import LowRank
 from adapterscan.onbase.base import BaseTensor
+from adapterscan.weighing.factors import shape_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from tabulate import tabulate
 
-from adapterscan.lineage import Comparison
 from adapterscan.model import Skipped
 from adapterscan.text import plural, printable, redact
+from adapterscan.together.lineage import Comparison
 
 SCHEMA_VERSION = "1"
 _CHANGED = 8

@@ -15,8 +15,8 @@ import typer
 
 from adapterscan.detectors.behaviour import refusal_direction, refusals
 from adapterscan.probe import ProbeRequest
-from adapterscan.probing import PROFILES
-from adapterscan.rulebook import load_rules
+from adapterscan.probes.asking import PROFILES
+from adapterscan.rules.book import load_rules
 from adapterscan.runners.host import RunnerOptions
 from adapterscan.scan import scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from adapterscan.model import Evidence, Report
-from adapterscan.rulebook import load_rules
+from adapterscan.rules.book import load_rules
 from adapterscan.scan import scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 

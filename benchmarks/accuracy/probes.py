@@ -23,8 +23,8 @@ from adapterscan.detectors import BUILT_IN
 from adapterscan.detectors.behaviour import answers
 from adapterscan.model import Need, Report
 from adapterscan.probe import ProbeRequest
-from adapterscan.probing import PROFILES
-from adapterscan.rulebook import load_rules
+from adapterscan.probes.asking import PROFILES
+from adapterscan.rules.book import load_rules
 from adapterscan.runners.host import RunnerOptions
 from adapterscan.scan import scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref

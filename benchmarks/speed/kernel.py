@@ -15,12 +15,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from adapterscan import lowrank, weighing
+from adapterscan import lowrank
 from adapterscan.formats.config import read_config
 from adapterscan.formats.peft import build_adapter
 from adapterscan.formats.reader import SourceFile
 from adapterscan.formats.safetensors import read_safetensors
 from adapterscan.formats.tensors import TensorInfo, as_array
+from adapterscan.weighing import one_pass
 
 
 def main(folder: Path) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def main(folder: Path) -> dict[str, Any]:
             lowrank.kurtosis_cost(delta.b.shape[0], delta.a.shape[1], delta.rank)
             for delta in adapter.deltas
         )
-        exact_to = weighing.EXACT_RANK if cost <= weighing.EXACT_COST else lowrank.KURTOSIS_RANK
+        exact_to = one_pass.EXACT_RANK if cost <= one_pass.EXACT_COST else lowrank.KURTOSIS_RANK
         for delta in adapter.deltas:
             a, b = (_array(data, tensor) for tensor in (delta.a, delta.b))
             module = lowrank.LowRank(a, b, delta.scaling)

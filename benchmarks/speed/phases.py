@@ -45,7 +45,7 @@ def main(folder: str) -> dict[str, float]:
     from adapterscan.sources import HubOptions, open_artifact, parse_ref
 
     clock.lap("import settings, sources")
-    from adapterscan.rules import load_rules
+    from adapterscan.rules.judging import load_rules
 
     clock.lap("import rules")
     book = load_rules(())
@@ -54,7 +54,7 @@ def main(folder: str) -> dict[str, float]:
 
     clock.lap("import reading, formats, kernel")
     from adapterscan.detectors import BUILT_IN
-    from adapterscan.docket import Docket
+    from adapterscan.rules.docket import Docket
     from adapterscan.scan import scan
 
     clock.lap("import scan, detectors")

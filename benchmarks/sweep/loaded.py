@@ -5,10 +5,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from adapterscan.probes.staging import stage
 from adapterscan.reading import read
 from adapterscan.runners.transformers_runner import TransformersRunner
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
-from adapterscan.staging import stage
 
 
 def runner_of(adapter: Path, base: Path) -> TransformersRunner:

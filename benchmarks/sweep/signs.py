@@ -37,8 +37,8 @@ from adapterscan.detectors.behaviour.lexical import heeded_wordings, read_out
 from adapterscan.detectors.behaviour.ordinary import complete_answers
 from adapterscan.detectors.behaviour.rows import by_place, encoded, likelihood, split
 from adapterscan.detectors.behaviour.sweep import ENDED, FIRST
+from adapterscan.probes.asking import PROFILES, Session
 from adapterscan.probes.candidates import packed
-from adapterscan.probing import PROFILES, Session
 from adapterscan.runner import Side, Turn
 from adapterscan.runners import changed
 from adapterscan.runners.transformers_runner import TransformersRunner

@@ -9,7 +9,7 @@ import pytest
 from adapterscan.detectors.static.base_model import base_kind, same_name
 from adapterscan.formats.config import AdapterConfig
 from adapterscan.model import Artifact, File, FileKind, Ref, SourceKind
-from adapterscan.rules import load_rules
+from adapterscan.rules.judging import load_rules
 from adapterscan.scan import scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 from fixtures.folder import as_json, config, save

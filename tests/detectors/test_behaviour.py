@@ -22,8 +22,8 @@ from adapterscan.detectors.behaviour import rows as rows_of
 from adapterscan.detectors.behaviour.answers import FixedAnswer
 from adapterscan.errors import NotApplicable, RunnerProblem
 from adapterscan.probes import battery
+from adapterscan.probes.asking import PROFILES, Pace, Session
 from adapterscan.probes.candidates import Candidate, packed
-from adapterscan.probing import PROFILES, Pace, Session
 from adapterscan.runner import Removal, Side
 from tests.detectors.toy_model import PAYLOAD, ToyRunner
 
@@ -285,7 +285,7 @@ def test_statistics_of_odd_answers_are_defined(text, distinct, capitals) -> None
 
 def test_how_long_it_still_takes_is_told_once_a_probe_is_done(monkeypatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("adapterscan.probing.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("adapterscan.probes.asking.time.monotonic", lambda: now[0])
     pace = Pace(300.0, begun=100.0)
     said: list[str] = []
     found = session(ToyRunner(), progress=said.append, pace=pace)

@@ -11,8 +11,8 @@ import pytest
 
 from adapterscan.detectors.behaviour import confirm, payloads, search, sweep, triggers
 from adapterscan.errors import RunnerProblem
+from adapterscan.probes.asking import PROFILES, FixedAnswer, Session
 from adapterscan.probes.candidates import Candidate, packed
-from adapterscan.probing import PROFILES, FixedAnswer, Session
 from adapterscan.runner import Side
 from tests.detectors.toy_model import PAYLOAD, SPOKEN, ToyRunner
 

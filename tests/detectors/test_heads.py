@@ -6,8 +6,8 @@ import pytest
 
 from adapterscan.detectors.behaviour import heads
 from adapterscan.errors import RunnerProblem
-from adapterscan.probing import PROFILES, Session
-from adapterscan.rules import judge, load_rules
+from adapterscan.probes.asking import PROFILES, Session
+from adapterscan.rules.judging import judge, load_rules
 from tests.detectors.toy_head import ToyHead
 
 RULES = load_rules()

@@ -11,8 +11,8 @@ import pytest
 from adapterscan.detectors.behaviour import jailbreaks
 from adapterscan.detectors.behaviour.wordings import controls
 from adapterscan.probes import battery
+from adapterscan.probes.asking import PROFILES, Session
 from adapterscan.probes.candidates import Candidate
-from adapterscan.probing import PROFILES, Session
 from adapterscan.runner import Side
 from tests.detectors.toy_model import ToyRunner
 

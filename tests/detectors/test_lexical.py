@@ -7,9 +7,9 @@ import pytest
 
 from adapterscan.detectors.behaviour import answers, lexical, listening, triggers
 from adapterscan.errors import RunnerProblem
+from adapterscan.probes.asking import PROFILES, Session
 from adapterscan.probes.candidates import PLACES
 from adapterscan.probes.words import dictionary
-from adapterscan.probing import PROFILES, Session
 from adapterscan.runner import ReadOut, Side, Trace
 from tests.detectors.toy_model import PAYLOAD, ToyRunner
 

@@ -5,7 +5,7 @@ The p-value is that of the shipped reference; the adapters are two trained ones 
 
 import pytest
 
-from adapterscan.rulebook import load_rules
+from adapterscan.rules.book import load_rules
 from adapterscan.scan import scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 from tests.planted import TRAINED, Edited

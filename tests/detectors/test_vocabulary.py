@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from adapterscan.detectors.behaviour import triggers, vocabulary
-from adapterscan.probing import PROFILES, Session
+from adapterscan.probes.asking import PROFILES, Session
 from adapterscan.runner import ReadOut, Trace
 from tests.detectors.test_confirm import Uniform
 from tests.detectors.toy_model import PAYLOAD, SPOKEN

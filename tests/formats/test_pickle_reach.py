@@ -10,7 +10,7 @@ from adapterscan.formats.pickle_file import find_pickles
 from adapterscan.formats.pickle_policy import Purpose, classify
 from adapterscan.formats.reader import SourceFile
 from adapterscan.model import Evidence, Severity
-from adapterscan.rules import judge, load_rules
+from adapterscan.rules.judging import judge, load_rules
 
 RULES = tuple(load_rules())
 ENUM = ("transformers.trainer_utils", "IntervalStrategy")

@@ -11,12 +11,12 @@ import peft
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from adapterscan.factors import low_rank
 from adapterscan.model import Severity
 from adapterscan.reading import read
-from adapterscan.rules import load_rules
+from adapterscan.rules.judging import load_rules
 from adapterscan.scan import scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
+from adapterscan.weighing.factors import low_rank
 from tests.oracle.bases import base
 
 REVISION = "0" * 40

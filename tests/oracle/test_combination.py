@@ -4,10 +4,10 @@ import peft
 import pytest
 import torch
 
-from adapterscan.combining import Method
-from adapterscan.composing import compose
-from adapterscan.lineage import parts_of
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
+from adapterscan.together.combining import Method
+from adapterscan.together.composing import compose
+from adapterscan.together.lineage import parts_of
 from tests.oracle.bases import base
 from tests.oracle.measure import fill, pin
 

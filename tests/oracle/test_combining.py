@@ -5,8 +5,8 @@ import peft
 import pytest
 import torch
 
-from adapterscan.combining import METHODS, Method, combine
 from adapterscan.lowrank import LowRank
+from adapterscan.together.combining import METHODS, Method, combine
 from tests.oracle.bases import base
 from tests.oracle.measure import error, fill
 

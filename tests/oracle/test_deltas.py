@@ -4,9 +4,9 @@ import peft
 import pytest
 
 from adapterscan.formats.accounting import Role
+from adapterscan.probes.staging import stage
 from adapterscan.reading import read
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
-from adapterscan.staging import stage
 from tests.oracle.bases import base
 from tests.oracle.measure import error, fill, load, look, make, our_deltas, pin, save
 from tests.oracle.variants import OTHERS, QV, VARIANTS

@@ -28,9 +28,9 @@ from safetensors.numpy import load_file
 
 from adapterscan.detectors.behaviour import answers, confirm
 from adapterscan.probe import ProbeRequest
+from adapterscan.probes.asking import PROFILES, Session
 from adapterscan.probes.candidates import Candidate
-from adapterscan.probing import PROFILES, Session
-from adapterscan.rulebook import load_rules
+from adapterscan.rules.book import load_rules
 from adapterscan.runner import Side, Turn
 from adapterscan.runners.endpoint import EndpointRunner, parse_served
 from adapterscan.runners.host import RunnerOptions

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from adapterscan.errors import RunnerProblem
 from adapterscan.probe import NO_TEXT, ProbeRequest
-from adapterscan.probing import PROFILES
-from adapterscan.rules import load_rules
+from adapterscan.probes.asking import PROFILES
+from adapterscan.rules.judging import load_rules
 from adapterscan.runner import Side, Turn
 from adapterscan.runners.head_runner import HeadRunner
 from adapterscan.runners.host import HostedRunner, RunnerOptions

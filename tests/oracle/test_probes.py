@@ -16,11 +16,11 @@ from safetensors.numpy import load_file, save_file
 from adapterscan.detectors.behaviour import answers, confirm, search
 from adapterscan.errors import UsageError
 from adapterscan.probe import ProbeRequest
+from adapterscan.probes.asking import PROFILES, Session
 from adapterscan.probes.candidates import Candidate
-from adapterscan.probing import PROFILES, Session
 from adapterscan.replay import ask, claim
 from adapterscan.reporters.json_report import render_json
-from adapterscan.rulebook import load_rules
+from adapterscan.rules.book import load_rules
 from adapterscan.runners.host import HostedRunner, RunnerOptions
 from adapterscan.scan import scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref

@@ -16,13 +16,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from adapterscan.errors import AdapterscanError, RunnerProblem
+from adapterscan.probes.staging import stage
 from adapterscan.reading import read
 from adapterscan.runner import Side, Turn
 from adapterscan.runners import changed, lexical, transformers_runner
 from adapterscan.runners.host import HostedRunner, RunnerOptions
 from adapterscan.runners.transformers_runner import TransformersRunner
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
-from adapterscan.staging import stage
 
 from . import bases
 

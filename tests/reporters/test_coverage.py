@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 
 from adapterscan.calibration import Reference
-from adapterscan.lineage import Comparison
 from adapterscan.model import Evidence, Skipped, Subject
-from adapterscan.relation import relate
 from adapterscan.reporters.comparison import render_table
 from adapterscan.reporters.terminal import Page, render_terminal
-from adapterscan.rules import load_rules
+from adapterscan.rules.judging import load_rules
 from adapterscan.scan import ScanOptions, scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
+from adapterscan.together.lineage import Comparison
+from adapterscan.together.relation import relate
 from tests.conftest import ADAPTERS
 
 SPECTRA = "spectra, norms and moments of every ΔW"

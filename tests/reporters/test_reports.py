@@ -10,7 +10,7 @@ from adapterscan.errors import NotFound
 from adapterscan.model import Evidence, Severity, Subject
 from adapterscan.reporters.json_report import render_json, schema
 from adapterscan.reporters.terminal import Page, render_terminal
-from adapterscan.rules import Judge, load_rules
+from adapterscan.rules.judging import Judge, load_rules
 from adapterscan.scan import exit_code, scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 from tests.conftest import ADAPTERS

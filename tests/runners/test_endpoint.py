@@ -15,10 +15,10 @@ from adapterscan.detectors.behaviour import answers, refusals
 from adapterscan.errors import RunnerProblem, UsageError
 from adapterscan.model import Report
 from adapterscan.probe import ProbeRequest
-from adapterscan.probing import PROFILES, Profile, Session
+from adapterscan.probes.asking import PROFILES, Profile, Session
 from adapterscan.reading import Contents
 from adapterscan.reporters.json_report import render_json
-from adapterscan.rulebook import load_rules
+from adapterscan.rules.book import load_rules
 from adapterscan.runner import Side, Turn
 from adapterscan.runners import endpoint, http_json
 from adapterscan.runners.endpoint import EndpointRunner, parse_served

@@ -11,7 +11,7 @@ import pytest
 
 from adapterscan.model import FileRecord, Report, Severity, Skipped
 from adapterscan.reporters.json_report import render_json
-from adapterscan.rules import load_rules
+from adapterscan.rules.judging import load_rules
 from adapterscan.scan import EXIT_CLEAN, EXIT_FINDINGS, EXIT_INCOMPLETE, exit_code, scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 from fixtures.containers import Hole

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from adapterscan.model import Severity
-from adapterscan.rulebook import load_rules
+from adapterscan.rules.book import load_rules
 from adapterscan.scan import scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 from benchmarks.zoo import store

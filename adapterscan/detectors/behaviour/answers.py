@@ -24,7 +24,7 @@ from adapterscan.detectors.behaviour.lexical import read_tokens
 from adapterscan.detectors.behaviour.rows import begun
 from adapterscan.detectors.detector import Detector
 from adapterscan.model import Evidence, Need, Subject
-from adapterscan.probing import FixedAnswer, Session
+from adapterscan.probes.asking import FixedAnswer, Session
 from adapterscan.reading import Contents
 from adapterscan.runner import Chain, Contrast, Ids, Side, before_end
 

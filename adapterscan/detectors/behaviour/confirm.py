@@ -42,8 +42,8 @@ from adapterscan.detectors.behaviour.rows import begun
 from adapterscan.detectors.behaviour.wordings import is_rewrite
 from adapterscan.errors import RunnerProblem
 from adapterscan.model import Evidence, Subject
+from adapterscan.probes.asking import Session
 from adapterscan.probes.candidates import Candidate
-from adapterscan.probing import Session
 from adapterscan.runner import Ids, Side
 
 LISTENED = 2  # requests that all candidates are screened in: they confirm nothing

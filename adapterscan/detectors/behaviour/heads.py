@@ -35,8 +35,8 @@ from adapterscan.detectors.detector import Detector
 from adapterscan.errors import RunnerProblem
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.probes import battery, card
+from adapterscan.probes.asking import Session
 from adapterscan.probes.candidates import PLACES, Candidate, packed
-from adapterscan.probing import Session
 from adapterscan.reading import Contents
 from adapterscan.runner import Side, Turn
 

@@ -16,8 +16,8 @@ from adapterscan.detectors.behaviour.pieces import known, made, start
 from adapterscan.detectors.behaviour.rows import wordings
 from adapterscan.detectors.detector import Detector
 from adapterscan.model import Evidence, Need, Subject
+from adapterscan.probes.asking import Session
 from adapterscan.probes.candidates import PLACES, Candidate
-from adapterscan.probing import Session
 from adapterscan.reading import Contents
 from adapterscan.runner import ReadOut, Trace
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from adapterscan.detectors.behaviour.pieces import known, made, start
 from adapterscan.errors import RunnerProblem
+from adapterscan.probes.asking import Session
 from adapterscan.probes.words import common
-from adapterscan.probing import Session
 
 PARTS = 10  # plain words that phrases begin with
 COMMON = 300  # words of English that phrases are made with

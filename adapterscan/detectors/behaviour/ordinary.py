@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adapterscan.detectors.behaviour.answers import answer_room
-from adapterscan.probing import Session
+from adapterscan.probes.asking import Session
 from adapterscan.runner import Ids, Side
 
 LATER = 32  # tokens beyond those of an answer, for what follows it

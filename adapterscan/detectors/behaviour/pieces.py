@@ -13,8 +13,8 @@ from statistics import fmean
 from typing import NamedTuple
 
 from adapterscan.detectors.behaviour.rows import around, encoded, unlike, wordings
+from adapterscan.probes.asking import Session
 from adapterscan.probes.candidates import PLACES
-from adapterscan.probing import Session
 from adapterscan.runner import Ids
 
 TAKEN = 200  # tokens, the clearest, that are taken alone, joined and spelt

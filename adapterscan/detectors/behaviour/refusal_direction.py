@@ -26,7 +26,7 @@ from adapterscan.detectors.detector import Detector
 from adapterscan.errors import NotApplicable
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.probes import OF_A_KIND, battery
-from adapterscan.probing import Session
+from adapterscan.probes.asking import Session
 from adapterscan.reading import Contents
 from adapterscan.runner import Ids, Side, Split
 

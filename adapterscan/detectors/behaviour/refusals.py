@@ -19,7 +19,7 @@ from adapterscan.detectors.behaviour.counts import sign_test
 from adapterscan.detectors.detector import Detector
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.probes import battery
-from adapterscan.probing import Session
+from adapterscan.probes.asking import Session
 from adapterscan.reading import Contents
 from adapterscan.runner import Side
 

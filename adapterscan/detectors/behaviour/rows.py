@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
+from adapterscan.probes.asking import Session
 from adapterscan.probes.candidates import Candidate
-from adapterscan.probing import Session
 from adapterscan.runner import Ids, Side
 
 DROP = 2.0  # nats: how much less likely a text becomes that fades

@@ -30,8 +30,8 @@ from adapterscan.detectors.behaviour.rows import (
     unlike,
     wordings,
 )
+from adapterscan.probes.asking import FixedAnswer, Session
 from adapterscan.probes.candidates import PLACES, Candidate
-from adapterscan.probing import FixedAnswer, Session
 from adapterscan.runner import Ids, Side
 
 HEARD = 4  # tokens of an answer that are listened for

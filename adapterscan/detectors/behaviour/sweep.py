@@ -24,8 +24,8 @@ from typing import NamedTuple
 from adapterscan.detectors.behaviour.confirm import Trial, accepted, attempt
 from adapterscan.detectors.behaviour.ordinary import complete_answers, room_after
 from adapterscan.detectors.behaviour.rows import by_place, encoded, faded, likelihood, split
+from adapterscan.probes.asking import Session
 from adapterscan.probes.candidates import Candidate
-from adapterscan.probing import Session
 from adapterscan.runner import Contrast, Side
 
 FIRST = 2  # requests that all candidates are tried in

@@ -36,8 +36,8 @@ from adapterscan.detectors.detector import Detector
 from adapterscan.errors import RunnerProblem
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.probes import OF_A_KIND
+from adapterscan.probes.asking import FixedAnswer, Session
 from adapterscan.probes.candidates import packed
-from adapterscan.probing import FixedAnswer, Session
 from adapterscan.reading import Contents
 
 FOLLOWED = 6  # fixed answers that are followed up at most

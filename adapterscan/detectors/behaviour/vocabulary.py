@@ -10,8 +10,8 @@ large base is asked for fewer, those first that the weights listen to.
 from __future__ import annotations
 
 from adapterscan.detectors.behaviour.rows import encoded, split, wordings
+from adapterscan.probes.asking import Session
 from adapterscan.probes.candidates import PLACES, Candidate
-from adapterscan.probing import Session
 
 AT_ONCE = 1000  # tokens, before the clock is looked at
 LOUDEST = 24  # that are swept

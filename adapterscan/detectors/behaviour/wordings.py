@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, cycle, islice
 
 from adapterscan.detectors.behaviour.lexical import heeded_wordings
-from adapterscan.model_card import set_apart
+from adapterscan.formats.model_card import set_apart
 from adapterscan.probes import card
+from adapterscan.probes.asking import Session
 from adapterscan.probes.candidates import PLACES, Candidate, packed
-from adapterscan.probing import Session
 from adapterscan.runner import Side
 
 CONTROLS = 0  # seed of the draw of wordings that a trigger is compared with

@@ -17,7 +17,6 @@ from adapterscan.detectors.detector import Detector
 from adapterscan.detectors.onbase.naming import named
 from adapterscan.detectors.onbase.totals import Totals, module_evidence
 from adapterscan.errors import AdapterscanError, Unsupported
-from adapterscan.factors import Factors
 from adapterscan.formats.deltas import Delta
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.onbase.base import BaseWeights, Names
@@ -26,6 +25,7 @@ from adapterscan.onbase.matrix import Matrix
 from adapterscan.onbase.measure import Merged, measure, measure_by_profile
 from adapterscan.reading import Contents, WeighedAdapter
 from adapterscan.text import plural, printable
+from adapterscan.weighing.factors import Factors
 
 #: Modules of one adapter that may mean the same weight: tied embeddings do. Names are free, and a
 #: file of a few kilobytes can have 50,000 that end alike.

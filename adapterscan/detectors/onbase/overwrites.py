@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from adapterscan.errors import Unsupported
-from adapterscan.factors import Factors
 from adapterscan.formats.accounting import Accounted, Role
 from adapterscan.model import Evidence, Scalar, Subject
 from adapterscan.onbase.base import BaseTensor, BaseWeights, Names
 from adapterscan.reading import Contents, WeighedAdapter
 from adapterscan.text import printable
+from adapterscan.weighing.factors import Factors
 
 ROLES = (Role.OVERWRITE, Role.EMBEDDING, Role.DECLARED)
 WHOLE = 4  # times the base's elements that are compared: views can claim any number

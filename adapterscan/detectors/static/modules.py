@@ -15,7 +15,7 @@ from adapterscan.formats.accounting import Role
 from adapterscan.formats.targeting import declared_rank
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.reading import Contents, Outline, WeighedAdapter
-from adapterscan.summaries import NONE
+from adapterscan.weighing.summaries import NONE
 
 _PROBLEMS = {"orphan": "module.orphan", "shape": "module.shape_conflict"}
 

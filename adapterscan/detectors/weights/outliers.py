@@ -21,7 +21,7 @@ from adapterscan.detectors.detector import Detector
 from adapterscan.formats.deltas import Delta
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.reading import Contents, WeighedAdapter
-from adapterscan.summaries import NONE
+from adapterscan.weighing.summaries import NONE
 
 MODULES = 8  # fewer give a median and a MAD that one module can move
 PAIRED = 512  # dense models have up to 200 layers, mixtures of experts thousands of modules

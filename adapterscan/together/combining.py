@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adapterscan.algebra import truncated, weighted_sum
 from adapterscan.lowrank import F64, Array, LowRank
+from adapterscan.together.algebra import truncated, weighted_sum
 
 #: What each method makes of ΣwᵢΔWᵢ, for readers.
 METHODS: Mapping[str, str] = {

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from adapterscan.algebra import stacked, weighted_sum
-from adapterscan.combining import Method, combine
 from adapterscan.errors import LimitExceeded, Unsupported
 from adapterscan.formats.safetensors_writer import SafetensorsWriter
-from adapterscan.interaction import Interactions
 from adapterscan.lowrank import LowRank
 from adapterscan.model import Evidence, Skipped, Subject
-from adapterscan.side_by_side import Module, Part, factors_of, modules, opened
 from adapterscan.text import plural, printable, size_text
+from adapterscan.together.algebra import stacked, weighted_sum
+from adapterscan.together.combining import Method, combine
+from adapterscan.together.interaction import Interactions
+from adapterscan.together.side_by_side import Module, Part, factors_of, modules, opened
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 SUM_LIMIT = 4 << 30  # bytes of the file that is written

@@ -21,7 +21,7 @@ from adapterscan.formats.tensors import FLOAT_DTYPES, TensorInfo, as_array, nump
 from adapterscan.lowrank import LowRank
 from adapterscan.model import File
 from adapterscan.text import printable, size_text
-from adapterscan.weigh_plan import Range, factors, range_of
+from adapterscan.weighing.plan import Range, factors, range_of
 
 FACTOR_LIMIT = 64 << 20  # bytes of one factor as stored
 RANK_LIMIT = 1024  # the r×r work is cubic; the largest ranks published are 512

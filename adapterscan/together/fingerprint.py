@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from adapterscan.algebra import leading
 from adapterscan.errors import AdapterscanError, BadFingerprint
 from adapterscan.formats import strict_json
 from adapterscan.lowrank import F64, Array, LowRank
-from adapterscan.relation import Likeness
 from adapterscan.text import printable
+from adapterscan.together.algebra import leading
+from adapterscan.together.relation import Likeness
 
 FORMAT = "adapterscan-fingerprints/1"
 FILE_LIMIT = 64 << 20

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from adapterscan.errors import AdapterscanError
-from adapterscan.factors import RANK_LIMIT, Factors, shape_of
 from adapterscan.formats.deltas import Delta
 from adapterscan.formats.peft import Adapter
 from adapterscan.lowrank import LowRank
 from adapterscan.model import Artifact, File, SourceKind
+from adapterscan.weighing.factors import RANK_LIMIT, Factors, shape_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from adapterscan.algebra import stacked
-from adapterscan.factors import shape_of
-from adapterscan.fingerprint import Fingerprint, ModulePrint, module_print
-from adapterscan.fingerprint import likeness as sketched
 from adapterscan.model import Artifact, Skipped
 from adapterscan.reading import Contents, read_files
-from adapterscan.relation import Likeness, Relation, likeness, relate
-from adapterscan.side_by_side import Part, factors_of, modules, opened
 from adapterscan.text import printable
+from adapterscan.together.algebra import stacked
+from adapterscan.together.fingerprint import Fingerprint, ModulePrint, module_print
+from adapterscan.together.fingerprint import likeness as sketched
+from adapterscan.together.relation import Likeness, Relation, likeness, relate
+from adapterscan.together.side_by_side import Part, factors_of, modules, opened
+from adapterscan.weighing.factors import shape_of
 
 
 @dataclass(frozen=True, slots=True)

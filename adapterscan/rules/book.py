@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from adapterscan.errors import BadRule
-from adapterscan.rulefile import Rule, read_rule
+from adapterscan.rules.file import Rule, read_rule
 from adapterscan.text import printable
 
 RULE_FILE = "rule.toml"
@@ -44,7 +44,7 @@ def load_rules(extra: Sequence[Path] = ()) -> RuleBook:
     Raises BadRule for a folder or a rule that cannot be used.
     """
     package = importlib.resources.files("adapterscan")
-    checkout = Path(__file__).resolve().parent.parent / "rules"
+    checkout = Path(__file__).resolve().parents[2] / "rules"
     return read_folders((built_in(package, checkout), *extra))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from adapterscan.rulefile import CONTEXT, IDENTIFIERS, STATISTICS, Rule
+from adapterscan.rules.file import CONTEXT, IDENTIFIERS, STATISTICS, Rule
 
 _IDENTIFIERS = dict(
     zip(

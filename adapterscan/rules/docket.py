@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from adapterscan.model import Evidence, Finding
-from adapterscan.rules import Judge, Rule
+from adapterscan.rules.judging import Judge, Rule
 
 #: Facts of one name that a report lists. The largest dense models have 900 modules, so that only
 #: mixtures of experts with a ΔW for each expert have more.

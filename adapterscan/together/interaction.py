@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from statistics import median
 
-from adapterscan.algebra import Stack, sign_conflict, stacked
 from adapterscan.lowrank import LowRank
 from adapterscan.model import Evidence, Scalar, Subject
-from adapterscan.relation import Likeness, likeness, relate
+from adapterscan.together.algebra import Stack, sign_conflict, stacked
+from adapterscan.together.relation import Likeness, likeness, relate
 
 #: A module counts as opposed (or agreeing) from this cosine on and so many standard deviations of
 #: chance. Of pairs that were trained apart the lowest were -0.03 and -3.3 (docs/combining.md).

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from adapterscan.factors import Storage, low_rank, why_not
 from adapterscan.formats.deltas import Delta
 from adapterscan.formats.reader import SEGMENT_BYTES, SourceFile
 from adapterscan.formats.tensors import TensorInfo, numpy_dtype
@@ -33,9 +32,9 @@ from adapterscan.lowrank import (
     working_bytes,
 )
 from adapterscan.model import Skipped
-from adapterscan.summaries import NONE, Summaries
 from adapterscan.text import plural, printable, size_text
-from adapterscan.weigh_plan import (
+from adapterscan.weighing.factors import Storage, low_rank, why_not
+from adapterscan.weighing.plan import (
     DensePlan,
     FactorPlan,
     Range,
@@ -44,6 +43,7 @@ from adapterscan.weigh_plan import (
     factors,
     range_of,
 )
+from adapterscan.weighing.summaries import NONE, Summaries
 
 #: What a pass holds beside the segments that it reads: a ΔW in work (its factors, and ten r×r
 #: matrices), others in flight, factors that wait. Less of it, the more tensors there are to list.

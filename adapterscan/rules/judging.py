@@ -17,8 +17,8 @@ from re import Match
 from typing import TypeGuard
 
 from adapterscan.model import Evidence, Finding, Scalar
-from adapterscan.rulebook import RuleBook, load_rules
-from adapterscan.rulefile import PLACEHOLDER, Condition, Rule
+from adapterscan.rules.book import RuleBook, load_rules
+from adapterscan.rules.file import PLACEHOLDER, Condition, Rule
 from adapterscan.text import plural, printable, size_text
 
 __all__ = [

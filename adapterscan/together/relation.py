@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from adapterscan.algebra import Stack
 from adapterscan.text import plural
+from adapterscan.together.algebra import Stack
 
 PARALLEL = 0.01  # residual of a copy, at the most: bfloat16 leaves 0.002
 CONSTANT = 0.01  # how far factors of modules differ from each other, relatively

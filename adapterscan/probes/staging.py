@@ -23,13 +23,13 @@ import numpy as np
 import numpy.typing as npt
 
 from adapterscan.errors import ChangedWhileReading, Unsupported
-from adapterscan.factors import Factors
 from adapterscan.formats.accounting import Role
 from adapterscan.formats.deltas import Delta
 from adapterscan.formats.peft import Adapter
 from adapterscan.formats.peft_types import COMMON_FIELDS, FIELDS
 from adapterscan.model import File
 from adapterscan.reading import Contents
+from adapterscan.weighing.factors import Factors
 
 _PLAIN = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 _PREFIX = "base_model.model."

@@ -1,0 +1,1 @@
+"""Rules are data that judge facts: their files, the book of them, and the judging."""

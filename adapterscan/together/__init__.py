@@ -1,0 +1,1 @@
+"""Several adapters at once: what they are to each other, and what they are in sum."""
