@@ -1,4 +1,4 @@
-"""The nouns: what travels from a reference to a report. Frozen values, standard library only.
+"""The nouns: what travels from a reference to a report. Frozen values, no library.
 
 Ref ─▶ Artifact(File…) ─▶ Evidence… ─▶ Finding… ─▶ Report(+ Skipped… + Coverage)
 """
@@ -11,6 +11,8 @@ from enum import Enum, IntEnum
 from pathlib import Path
 from types import MappingProxyType
 from typing import NewType
+
+from adapterscan.errors import AdapterscanError
 
 Sha256 = NewType("Sha256", str)
 GitSha1 = NewType("GitSha1", str)
@@ -246,3 +248,13 @@ class Report:
     coverage: Coverage
     versions: Mapping[str, str]  # what decided the result: tool, detectors, rule set digest
     config_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one run gave for all its targets: what reporters render."""
+
+    reports: tuple[Report, ...]
+    errors: tuple[tuple[str, AdapterscanError], ...]  # targets without a report, and why
+    exit_code: int
+    fail_on: Severity | None  # None: never

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adapterscan.cli.app import app, explained
+from adapterscan.cli.formats import wanted
 from adapterscan.cli.inputs import (
     DEFAULT_FAIL_ON,
     cores,
@@ -20,7 +21,7 @@ from adapterscan.cli.inputs import (
     rule_book,
     threshold_of,
 )
-from adapterscan.cli.output import Format, write
+from adapterscan.cli.output import write
 from adapterscan.cli.scan import scan_all
 from adapterscan.cli.targets import local_trees, outermost
 from adapterscan.errors import UsageError
@@ -68,7 +69,7 @@ def hook(
             refs, HubOptions(), book, cores(), settings.source, False, peers=peers
         )
         reports = [_expected(report) for report in reports]
-        write(reports, failures, Format.TABLE, None, threshold, True, False)
+        write(reports, failures, threshold, wanted((), ()), book)
 
 
 def _belongs_to(file: Path) -> Path:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adapterscan.cli.app import app, collect_garbage, explained
+from adapterscan.cli.formats import Formats, Outputs, Style, wanted
 from adapterscan.cli.inputs import (
     DEFAULT_BUDGET,
     DEFAULT_FAIL_ON,
@@ -23,7 +24,7 @@ from adapterscan.cli.inputs import (
     rule_book,
     threshold_of,
 )
-from adapterscan.cli.output import Format, Progress, write
+from adapterscan.cli.output import Progress, write
 from adapterscan.cli.targets import expanded, local_trees, parse_targets
 from adapterscan.errors import AdapterscanError, UsageError
 
@@ -77,13 +78,8 @@ def merge(
         Path | None,
         typer.Option(help="Keep the combination as an adapter, in this new folder."),
     ] = None,
-    format: Annotated[
-        Format, typer.Option("--format", "-f", help="What to write.", show_choices=True)
-    ] = Format.TABLE,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Write the report here, not on standard output."),
-    ] = None,
+    format: Formats = None,
+    output: Outputs = None,
     fail_on: Annotated[
         str | None,
         typer.Option(help=f"As for scan.  [default: {DEFAULT_FAIL_ON}]", show_default=False),
@@ -140,6 +136,7 @@ def merge(
         limit_blas_threads()
         from adapterscan.config import load_settings
 
+        places = wanted(format or (), output or ())
         refs, failures = parse_targets(expanded(targets), revision)
         count = len(refs) + len(failures)
         if base is not None and probe is None:
@@ -151,8 +148,10 @@ def merge(
         request = _merge_request(count, weights, method, density, rank, seed, save)
         settings = load_settings(config, Path.cwd(), local_trees(refs))
         threshold = threshold_of(fail_on, settings)
+        book = rule_book((*settings.rules, *(rules or ())))
+        style = Style(color, verbose)
         if failures:  # the sum of the others is not what was asked for
-            write([], failures, format, output, threshold, color, verbose)
+            write([], failures, threshold, places, book, style)
         progress = sys.stderr.isatty() and not quiet
         options = hub_options(
             endpoint,
@@ -165,7 +164,6 @@ def merge(
         probing = probing_with(
             base, None, probe, probe_budget, device, workers, options, redact=redact
         )
-        book = rule_book((*settings.rules, *(rules or ())))
         reports, unopened = _merged(
             refs,
             options,
@@ -177,7 +175,7 @@ def merge(
             request,
             peers_of(settings.references),
         )
-        write(reports, unopened, format, output, threshold, color, verbose)
+        write(reports, unopened, threshold, places, book, style)
 
 
 def _merge_request(

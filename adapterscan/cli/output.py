@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
+from adapterscan.cli.formats import Style, Wanted, rendered
 from adapterscan.errors import AdapterscanError, UsageError
 
 if TYPE_CHECKING:
-    from adapterscan.model import Report, Severity
+    from adapterscan.model import Outcome, Report, Severity
+    from adapterscan.rules.book import RuleBook
+    from adapterscan.rules.file import Rule
 
 #: Our own symbols where an encoding may not have them; what an adapter named stays escaped.
 _PLAIN = {"‖ΔW‖": "|dW| ", "ΔW": "dW", "→": "->", "…": "..", "×": "x"}
 
 
-class Format(StrEnum):
-    """Output formats."""
+class Plain(StrEnum):
+    """Output formats of what is no report."""
 
     TABLE = "table"
     JSON = "json"
@@ -48,35 +51,33 @@ class Progress:
 
 
 def write(
-    reports: list[Report],
-    failures: list[tuple[str, AdapterscanError]],
-    format: Format,
-    output: Path | None,
+    reports: Iterable[Report],
+    failures: Iterable[tuple[str, AdapterscanError]],
     threshold: Severity | None,
-    color: bool,
-    verbose: bool,
+    places: Sequence[Wanted],
+    book: RuleBook,
+    style: Style | None = None,
 ) -> NoReturn:
+    """Write what a run gave wherever it is wanted, and end with its exit code."""
+    from adapterscan.model import Outcome
     from adapterscan.scan import exit_code
 
-    code = exit_code(reports, threshold, len(failures))
-    if format is Format.JSON:
-        from adapterscan.reporters.json_report import render_json
+    found, errors = tuple(reports), tuple(failures)
+    outcome = Outcome(found, errors, exit_code(found, threshold, len(errors)), threshold)
+    write_outcome(outcome, places, tuple(book), style or Style())
+    raise SystemExit(outcome.exit_code)
 
-        pieces = render_json(reports, exit_code=code, fail_on=threshold, errors=failures)
-    else:
-        from adapterscan.reporters.terminal import Page, render_terminal
 
-        on_terminal = output is None and sys.stdout.isatty()
-        colours = color and on_terminal and not os.environ.get("NO_COLOR")
-        width = min(120, shutil.get_terminal_size((100, 24)).columns)
-        page = Page(width=width, colour=colours, verbose=verbose)
-        text = render_terminal(reports, page, exit_code=code, fail_on=threshold, errors=failures)
-        pieces = iter([text])
-    if output is None:
-        echo(pieces)
-    else:
-        write_file(output, pieces)
-    raise SystemExit(code)
+def write_outcome(
+    outcome: Outcome, places: Sequence[Wanted], rules: Sequence[Rule], style: Style
+) -> None:
+    """Write an outcome wherever it is wanted, files first: a pipe's reader may go away."""
+    for place in sorted(places, key=lambda one: one.path is None):
+        pieces = rendered(place, outcome, rules, style)
+        if place.path is None:
+            echo(pieces)
+        else:
+            write_file(place.path, pieces)
 
 
 def echo(pieces: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from adapterscan.cli.app import app, explained
 from adapterscan.cli.inputs import rule_book
-from adapterscan.cli.output import Format
+from adapterscan.cli.output import Plain
 from adapterscan.errors import UsageError
 
 
@@ -18,7 +18,7 @@ def list_rules(
     rules: Annotated[
         list[Path] | None, typer.Option(help="A folder with more rules; repeatable.")
     ] = None,
-    format: Annotated[Format, typer.Option("--format", "-f", help="What to write.")] = Format.TABLE,
+    format: Annotated[Plain, typer.Option("--format", "-f", help="What to write.")] = Plain.TABLE,
 ) -> None:
     """List the rules that judge what detectors measure."""
     with explained():
@@ -27,7 +27,7 @@ def list_rules(
             (rule.id, rule.severity.label, rule.confidence.label, rule.title)
             for rule in sorted(book, key=lambda rule: (-rule.severity, rule.id))
         ]
-        if format is Format.JSON:
+        if format is Plain.JSON:
             import json
 
             keys = ("id", "severity", "confidence", "title")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adapterscan.cli.app import app, collect_garbage, explained
+from adapterscan.cli.formats import Formats, Outputs, Style, wanted
 from adapterscan.cli.inputs import (
     DEFAULT_BUDGET,
     DEFAULT_FAIL_ON,
@@ -24,7 +25,7 @@ from adapterscan.cli.inputs import (
     rule_book,
     threshold_of,
 )
-from adapterscan.cli.output import Format, Progress, write
+from adapterscan.cli.output import Progress, write
 from adapterscan.cli.targets import expanded, local_trees, parse_targets
 from adapterscan.errors import AdapterscanError
 
@@ -48,13 +49,8 @@ def scan(
             show_default=False,
         ),
     ],
-    format: Annotated[
-        Format, typer.Option("--format", "-f", help="What to write.", show_choices=True)
-    ] = Format.TABLE,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Write the report here, not on standard output."),
-    ] = None,
+    format: Formats = None,
+    output: Outputs = None,
     fail_on: Annotated[
         str | None,
         typer.Option(
@@ -171,6 +167,7 @@ def scan(
         limit_blas_threads()
         from adapterscan.config import load_settings
 
+        places = wanted(format or (), output or ())
         refs, failures = parse_targets(expanded(targets), revision)
         settings = load_settings(config, Path.cwd(), local_trees(refs))
         if settings.ignored and not quiet:
@@ -205,7 +202,7 @@ def scan(
             refs, options, book, workers, settings.source, progress, probing, peers, weights
         )
         failures += unopened
-        write(reports, failures, format, output, threshold, color, verbose)
+        write(reports, failures, threshold, places, book, Style(color, verbose))
 
 
 def scan_all(

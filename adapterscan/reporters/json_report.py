@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import Any
 
-from adapterscan.errors import AdapterscanError
 from adapterscan.model import (
     AdapterSummary,
     Evidence,
     FileRecord,
     Finding,
+    Outcome,
     Report,
     Scalar,
-    Severity,
     Skipped,
 )
 from adapterscan.text import redact
@@ -30,25 +29,20 @@ SCHEMA_VERSION = "1"
 _compact = json.JSONEncoder(allow_nan=False).encode
 
 
-def render_json(
-    reports: Iterable[Report],
-    *,
-    exit_code: int,
-    fail_on: Severity | None,
-    errors: Sequence[tuple[str, AdapterscanError]] = (),
-) -> Iterator[str]:
-    """Yield one JSON document for all targets in pieces. `errors` are (target, why no report).
+def render_json(outcome: Outcome) -> Iterator[str]:
+    """Yield one JSON document for all targets in pieces.
 
     A finding, a fact or a file takes one line. What is still to be written is not held as text.
     """
+    fail_on = outcome.fail_on
     document = {
         "schema": SCHEMA_VERSION,
-        "exit_code": exit_code,
+        "exit_code": outcome.exit_code,
         "fail_on": fail_on.label if fail_on is not None else "never",
-        "reports": (_report(report) for report in reports),
+        "reports": (_report(report) for report in outcome.reports),
         "errors": (
             {"target": target, "reason": redact(error.reason), "hint": redact(error.hint)}
-            for target, error in errors
+            for target, error in outcome.errors
         ),
     }
     yield from _pieces(document, "\n ")
@@ -163,6 +157,7 @@ def _skipped(item: Skipped) -> dict[str, Any]:
         "failed": item.failed,
         "hint": item.hint,
         "detector": item.detector,
+        "ask": item.ask,
     }
 
 

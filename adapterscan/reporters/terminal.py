@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from tabulate import tabulate
 
 from adapterscan.errors import AdapterscanError
-from adapterscan.model import Evidence, Finding, Report, Severity
+from adapterscan.model import Evidence, Finding, Outcome, Report, Severity
 from adapterscan.reporters.beside_base import beside_base
 from adapterscan.reporters.composition import composition
-from adapterscan.reporters.coverage import behaviour, coverage, untested
+from adapterscan.reporters.coverage import behaviour, coverage
 from adapterscan.reporters.layout import Page
+from adapterscan.reporters.verdict import bound, said
 from adapterscan.text import plural, printable
 
 __all__ = ["Page", "render_terminal"]
@@ -31,15 +32,9 @@ _SPOKEN = (
 _SPOKEN_LENGTH = 240  # characters of each
 
 
-def render_terminal(
-    reports: Sequence[Report],
-    page: Page,
-    *,
-    exit_code: int,
-    fail_on: Severity | None,
-    errors: Sequence[tuple[str, AdapterscanError]] = (),
-) -> str:
+def render_terminal(outcome: Outcome, page: Page) -> str:
     """Return the text for all targets; untrusted text in it is escaped and bounded."""
+    reports, errors = outcome.reports, outcome.errors
     lines: list[str] = []
     for before, report in zip((None, *reports), reports, strict=False):
         lines += [*_report(report, page, before), ""]
@@ -47,7 +42,7 @@ def render_terminal(
         lines += [*_error(target, error, page), ""]
     if len(reports) + len(errors) > 1:
         lines += [*_overview(reports, errors), ""]
-    lines.append(_verdict(reports, errors, exit_code, fail_on, page))
+    lines.append(_verdict(outcome, page))
     return "\n".join(lines) + "\n"
 
 
@@ -169,23 +164,8 @@ def _state(report: Report) -> tuple[str, str]:
     return "complete" if report.coverage.complete else "incomplete", behaviour(report)
 
 
-def _verdict(
-    reports: Sequence[Report],
-    errors: Sequence[tuple[str, AdapterscanError]],
-    exit_code: int,
-    fail_on: Severity | None,
-    page: Page,
-) -> str:
-    counts = Counter(finding.severity for report in reports for finding in report.findings)
-    found = ", ".join(f"{counts[s]} {s.label}" for s in reversed(Severity) if counts[s])
-    threshold = fail_on.label if fail_on is not None else "never"
-    incomplete = sum(not report.coverage.complete for report in reports)
-    parts = [found or "no findings"] if reports else []
-    if incomplete:
-        parts.append(f"{plural(incomplete, 'target')} not fully analysed")
-    if errors:
-        parts.append(f"{plural(len(errors), 'target')} not scanned")
-    if told := untested(reports):
-        parts.append(told)
-    text = f"Result: {'; '.join(parts)} (exit code {exit_code}, --fail-on {threshold})"
-    return page.paint(text, "1;31" if exit_code == 1 else "1;33" if exit_code else "1;32")
+def _verdict(outcome: Outcome, page: Page) -> str:
+    told = [said(outcome), f"(exit code {outcome.exit_code}, --fail-on {bound(outcome)})"]
+    code = outcome.exit_code
+    style = "1;31" if code == 1 else "1;33" if code else "1;32"
+    return page.paint(f"Result: {' '.join(told)}", style)

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from adapterscan.detectors.behaviour import answers, confirm, search
 from adapterscan.errors import UsageError
+from adapterscan.model import Outcome
 from adapterscan.probe import ProbeRequest
 from adapterscan.probes.asking import PROFILES, Session
 from adapterscan.probes.candidates import Candidate
@@ -102,7 +103,7 @@ def written(tmp_path: Path, adapter: Path, word: str) -> Path:
     """Write a report as a scan would, with a backdoor set off by `word` in it."""
     artifact = open_artifact(parse_ref(str(adapter)), HubOptions())
     document = json.loads(
-        "".join(render_json([scan(artifact, load_rules())], exit_code=1, fail_on=None))
+        "".join(render_json(Outcome((scan(artifact, load_rules()),), (), 1, None)))
     )
     details = {
         "trigger": word,

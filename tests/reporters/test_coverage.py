@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from adapterscan.calibration import Reference
-from adapterscan.model import Evidence, Skipped, Subject
+from adapterscan.model import Evidence, Outcome, Skipped, Subject
 from adapterscan.reporters.comparison import render_table
 from adapterscan.reporters.terminal import Page, render_terminal
 from adapterscan.rules.judging import load_rules
@@ -29,7 +29,7 @@ def of(name):
 
 
 def said(*reports, verbose=False):
-    text = render_terminal(reports, Page(verbose=verbose), exit_code=0, fail_on=None)
+    text = render_terminal(Outcome(tuple(reports), (), 0, None), Page(verbose=verbose))
     return " ".join(text.split())
 
 

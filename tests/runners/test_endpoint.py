@@ -13,7 +13,7 @@ import pytest
 
 from adapterscan.detectors.behaviour import answers, refusals
 from adapterscan.errors import RunnerProblem, UsageError
-from adapterscan.model import Report
+from adapterscan.model import Outcome, Report
 from adapterscan.probe import ProbeRequest
 from adapterscan.probes.asking import PROFILES, Profile, Session
 from adapterscan.reading import Contents
@@ -355,7 +355,7 @@ def test_a_report_says_who_was_asked_and_what_that_does_not_prove() -> None:
     assert model.details["runner"] == "endpoint"
     assert model.details["adapter_model"] == f"{loopback.url}#{ADAPTER}"
     assert report.versions["base"] == f"{loopback.url}#{BASE}"
-    text = "".join(render_json([report], exit_code=0, fail_on=None))
+    text = "".join(render_json(Outcome((report,), (), 0, None)))
     assert KEY not in text
     jsonschema.validate(json.loads(text), json.loads(SCHEMA.read_text()))
 

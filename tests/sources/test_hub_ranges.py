@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from adapterscan.model import FileRecord, Report, Severity, Skipped
+from adapterscan.model import FileRecord, Outcome, Report, Severity, Skipped
 from adapterscan.reporters.json_report import render_json
 from adapterscan.rules.judging import load_rules
 from adapterscan.scan import EXIT_CLEAN, EXIT_FINDINGS, EXIT_INCOMPLETE, exit_code, scan
@@ -127,7 +127,7 @@ def test_the_report_says_what_was_read_and_that_no_hash_was_compared(hub, given)
     assert "download it" in note.hint
     kept = record(report)
     assert (kept.status, kept.sha256, kept.verified) == ("partly analysed", None, None)
-    document = json.loads("".join(render_json([report], exit_code=0, fail_on=None)))
+    document = json.loads("".join(render_json(Outcome((report,), (), 0, None))))
     files = document["reports"][0]["files"]
     (entry,) = [entry for entry in files if entry["path"] == STATE]
     assert (entry["status"], entry["sha256"], entry["verified"]) == ("partly analysed", None, None)

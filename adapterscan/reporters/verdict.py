@@ -1,0 +1,30 @@
+"""The result of a run in words, the same in every format that people read."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from adapterscan.model import Outcome, Severity
+from adapterscan.reporters.coverage import untested
+from adapterscan.text import plural
+
+
+def said(outcome: Outcome) -> str:
+    """Return what was found, what was not analysed and what was not tested, in one line."""
+    reports = outcome.reports
+    counts = Counter(finding.severity for report in reports for finding in report.findings)
+    found = ", ".join(f"{counts[s]} {s.label}" for s in reversed(Severity) if counts[s])
+    incomplete = sum(not report.coverage.complete for report in reports)
+    parts = [found or "no findings"] if reports else []
+    if incomplete:
+        parts.append(f"{plural(incomplete, 'target')} not fully analysed")
+    if outcome.errors:
+        parts.append(f"{plural(len(outcome.errors), 'target')} not scanned")
+    if told := untested(reports):
+        parts.append(told)
+    return "; ".join(parts)
+
+
+def bound(outcome: Outcome) -> str:
+    """Return from which severity on a finding fails the run, as one types it."""
+    return outcome.fail_on.label if outcome.fail_on is not None else "never"
