@@ -17,7 +17,7 @@ from adapterscan.errors import BadConfig
 from adapterscan.model import Severity
 
 _LIMIT = 1 << 20
-KEYS = ("fail-on", "rules", "reference", "max-download", "jobs")
+KEYS = ("fail-on", "rules", "reference", "suppressions", "max-download", "jobs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class Settings:
     never_fail: bool = False
     rules: tuple[Path, ...] = ()
     references: tuple[Path, ...] = ()
+    suppressions: tuple[Path, ...] = ()
     max_download: str | None = None
     jobs: int | None = None
     source: str | None = None
@@ -145,6 +146,7 @@ def _parse(path: Path, data: Mapping[str, Any]) -> Settings:
         never_fail=fail_on is not None and severity is None,
         rules=_paths(path, table, "rules", "folders"),
         references=_paths(path, table, "reference", "files"),
+        suppressions=_paths(path, table, "suppressions", "files"),
         max_download=str(size) if size is not None else None,
         jobs=jobs,
         source=str(path),

@@ -204,6 +204,15 @@ class AdapterSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class Suppression:
+    """That somebody accepted a finding, as it stands in a file of theirs."""
+
+    reason: str
+    owner: str
+    expires: str  # the last day, 2027-01-31
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """A judged fact: one rule and all the evidence that met it, worst first."""
 
@@ -217,6 +226,7 @@ class Finding:
     evidence: tuple[Evidence, ...]  # worst first, at most `rules.EVIDENCE_SHOWN`
     context: Mapping[str, str] = field(default_factory=dict)
     identifiers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    suppression: Suppression | None = None  # it then fails no run
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,3 +268,4 @@ class Outcome:
     errors: tuple[tuple[str, AdapterscanError], ...]  # targets without a report, and why
     exit_code: int
     fail_on: Severity | None  # None: never
+    notes: tuple[str, ...] = ()  # on the caller's own settings

@@ -27,6 +27,7 @@ from adapterscan.model import (
     Skipped,
     SourceKind,
     Subject,
+    Suppression,
 )
 from adapterscan.text import printable
 
@@ -84,6 +85,7 @@ def _document(table: Mapping[str, Any]) -> Outcome:
         errors=_each(table["errors"], _error),
         exit_code=table["exit_code"],
         fail_on=None if table["fail_on"] == "never" else Severity[_label(table["fail_on"])],
+        notes=_each(table.get("notes", []), lambda text: _of(text, str)),
     )
 
 
@@ -153,11 +155,18 @@ def _finding(table: Mapping[str, Any]) -> Finding:
         count=_of(table["count"], int),
         evidence=_each(table["evidence"], _evidence),
         context=_table(table["context"], str),
+        suppression=_suppression(table.get("suppression")),
         identifiers={
             _of(key, str): _each(value, lambda one: _of(one, str))
             for key, value in table["identifiers"].items()
         },
     )
+
+
+def _suppression(table: Mapping[str, Any] | None) -> Suppression | None:
+    if table is None:
+        return None
+    return Suppression(*(_of(table[key], str) for key in ("reason", "owner", "expires")))
 
 
 def _evidence(table: Mapping[str, Any]) -> Evidence:

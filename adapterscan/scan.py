@@ -165,11 +165,14 @@ def scan(
 def exit_code(reports: Iterable[Report], fail_on: Severity | None, failures: int = 0) -> int:
     """Return the exit code for all targets together: findings outrank errors outrank silence.
 
-    `fail_on` None never fails on findings. `failures` counts targets that gave no report at all.
+    Suppressed findings fail nothing, and `fail_on` None never fails on findings. `failures` counts
+    targets that gave no report at all.
     """
     reports = list(reports)
     if fail_on is not None and any(
-        finding.severity >= fail_on for report in reports for finding in report.findings
+        finding.severity >= fail_on and not finding.suppression
+        for report in reports
+        for finding in report.findings
     ):
         return EXIT_FINDINGS
     if failures:

@@ -4,7 +4,11 @@ Heavy imports stay inside the commands, so that `--help` and a mistyped option a
 lists the commands in the order in which they are imported here.
 """
 
-from adapterscan.cli import scan, report, merge, compare, hook, replay, calibrate, base, rules  # noqa: F401, I001
+# ruff: isort: off
+from adapterscan.cli import scan, merge, compare, hook, report, baseline, replay  # noqa: F401
+from adapterscan.cli import calibrate, base, rules  # noqa: F401
+
+# ruff: isort: on
 from adapterscan.cli.app import app, main
 
 __all__ = ["app", "main"]

@@ -69,7 +69,9 @@ def hook(
             refs, HubOptions(), book, cores(), settings.source, False, peers=peers
         )
         reports = [_expected(report) for report in reports]
-        write(reports, failures, threshold, wanted((), ()), book)
+        write(
+            reports, failures, threshold, wanted((), ()), book, suppressions=settings.suppressions
+        )
 
 
 def _belongs_to(file: Path) -> Path:

@@ -57,15 +57,34 @@ def write(
     places: Sequence[Wanted],
     book: RuleBook,
     style: Style | None = None,
+    suppressions: Sequence[Path] = (),
 ) -> NoReturn:
-    """Write what a run gave wherever it is wanted, and end with its exit code."""
+    """Write what a run gave wherever it is wanted, and end with its exit code.
+
+    `suppressions`: files with findings that were accepted.
+    """
     from adapterscan.model import Outcome
     from adapterscan.scan import exit_code
 
-    found, errors = tuple(reports), tuple(failures)
-    outcome = Outcome(found, errors, exit_code(found, threshold, len(errors)), threshold)
+    (found, notes), errors = _accepted(reports, suppressions), tuple(failures)
+    code = exit_code(found, threshold, len(errors))
+    outcome = Outcome(found, errors, code, threshold, notes)
     write_outcome(outcome, places, tuple(book), style or Style())
     raise SystemExit(outcome.exit_code)
+
+
+def _accepted(
+    reports: Iterable[Report], files: Sequence[Path]
+) -> tuple[tuple[Report, ...], tuple[str, ...]]:
+    """Return reports with what was accepted marked, and what to say of the files."""
+    if not files:
+        return tuple(reports), ()
+    from datetime import UTC, datetime
+
+    from adapterscan.suppression import read_entries, suppressed
+
+    entries = [entry for path in files for entry in read_entries(path)]
+    return suppressed(reports, entries, datetime.now(UTC).date())
 
 
 def write_outcome(

@@ -84,6 +84,14 @@ def scan(
             show_default=False,
         ),
     ] = None,
+    suppressions: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Findings that were accepted, as `baseline` writes them; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="Use only what the hub client has cached.")
     ] = False,
@@ -202,7 +210,8 @@ def scan(
             refs, options, book, workers, settings.source, progress, probing, peers, weights
         )
         failures += unopened
-        write(reports, failures, threshold, places, book, Style(color, verbose))
+        accepted = (*settings.suppressions, *(suppressions or ()))
+        write(reports, failures, threshold, places, book, Style(color, verbose), accepted)
 
 
 def scan_all(

@@ -39,7 +39,8 @@ def _finding(report: Report, finding: Finding) -> Sequence[object]:
     worst = finding.evidence[0]
     value = "" if worst.value is None else worst.value
     return (
-        *_head(report), "finding", finding.severity.label, finding.confidence.label, finding.rule,
+        *_head(report), "suppressed" if finding.suppression else "finding",
+        finding.severity.label, finding.confidence.label, finding.rule,
         finding.title, finding.count, worst.subject.file, worst.subject.name, value, worst.unit,
         finding.message,
     )  # fmt: skip

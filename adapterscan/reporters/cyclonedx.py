@@ -178,11 +178,21 @@ def _vulnerability(finding: Finding, number: int) -> dict[str, Any]:
         "detail": printable(finding.message, 2000),
         "recommendation": " ".join(finding.next_step.split()),
         "affects": [{"ref": _ref(number)}],
+        **_analysis(finding),
         "properties": [
             _property("subjects", finding.count),
             *(_property("subject", printable(str(item.subject), 400)) for item in finding.evidence),
         ],
     }
+
+
+def _analysis(finding: Finding) -> dict[str, Any]:
+    """Return that a finding was accepted. It is exploitable all the same, so no more is claimed."""
+    held = finding.suppression
+    if held is None:
+        return {}
+    told = printable(f"{held.reason} ({held.owner}, until {held.expires})", 600)
+    return {"analysis": {"response": ["will_not_fix"], "detail": told}}
 
 
 def _property(name: str, value: object) -> dict[str, str]:

@@ -44,6 +44,7 @@ def render_json(outcome: Outcome) -> Iterator[str]:
             {"target": target, "reason": redact(error.reason), "hint": redact(error.hint)}
             for target, error in outcome.errors
         ),
+        "notes": list(outcome.notes),
     }
     yield from _pieces(document, "\n ")
     yield "\n"
@@ -136,7 +137,15 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "evidence": map(_evidence, finding.evidence),
         "context": dict(finding.context),
         "identifiers": {key: list(value) for key, value in finding.identifiers.items()},
+        "suppression": _suppression(finding),
     }
+
+
+def _suppression(finding: Finding) -> dict[str, str] | None:
+    held = finding.suppression
+    if held is None:
+        return None
+    return {"reason": held.reason, "owner": held.owner, "expires": held.expires}
 
 
 def _evidence(item: Evidence) -> dict[str, Any]:

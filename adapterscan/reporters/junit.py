@@ -29,7 +29,8 @@ def render_junit(outcome: Outcome) -> Iterator[str]:
 
 def _suite(report: Report, fail_on: Severity | None) -> Iterator[str]:
     skipped = report.coverage.skipped
-    failing = [f for f in report.findings if fail_on is not None and f.severity >= fail_on]
+    counted = [f for f in report.findings if not f.suppression]
+    failing = [f for f in counted if fail_on is not None and f.severity >= fail_on]
     broken = sum(item.failed for item in skipped)
     name = _quoted(report.name)
     tests = max(1, len(report.findings) + len(skipped))

@@ -39,7 +39,8 @@ def _report(report: Report) -> Iterator[str]:
     if asks:
         told = "; ".join(f"{_text(item.what)} ({_code(item.ask)})" for item in asks)
         yield f"Not tested: {told}.\n\n"
-    loud = [finding for finding in report.findings if finding.severity > Severity.INFO]
+    counted = [finding for finding in report.findings if not finding.suppression]
+    loud = [finding for finding in counted if finding.severity > Severity.INFO]
     if loud:
         yield "| severity | finding | rule | about |\n|---|---|---|---|\n"
         yield from (_row(finding) for finding in loud[:SHOWN])
@@ -48,6 +49,10 @@ def _report(report: Report) -> Iterator[str]:
             yield from _finding(finding)
     else:
         yield "No findings in what was analysed.\n\n"
+    for finding in report.findings:
+        if held := finding.suppression:
+            told = f"{_text(held.reason)} ({_text(held.owner)}, until {_text(held.expires)})"
+            yield f"Suppressed: {_text(finding.title)} ({finding.severity.label}): {told}.\n\n"
     if len(loud) > SHOWN:
         yield f"… {len(loud) - SHOWN} more.\n\n"
 

@@ -242,6 +242,9 @@ class _Target:
             "confidence": finding.confidence.label,
             "subjects": finding.count,
         }
+        if held := finding.suppression:
+            told = f"{held.reason} ({held.owner}, until {held.expires})"
+            result["suppressions"] = [{"kind": "external", "justification": _plain(told)}]
         return result
 
     def _result(

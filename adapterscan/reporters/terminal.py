@@ -42,6 +42,7 @@ def render_terminal(outcome: Outcome, page: Page) -> str:
         lines += [*_error(target, error, page), ""]
     if len(reports) + len(errors) > 1:
         lines += [*_overview(reports, errors), ""]
+    lines += [page.wrap(f"note: {note}", "  ", "") for note in outcome.notes]
     lines.append(_verdict(outcome, page))
     return "\n".join(lines) + "\n"
 
@@ -54,12 +55,15 @@ def _report(report: Report, page: Page, before: Report | None) -> Iterator[str]:
     yield from composition(report, verbose=page.verbose)
     yield ""
     if report.findings:
-        shown = [f for f in report.findings if f.severity > Severity.INFO or page.verbose]
+        counted = [f for f in report.findings if not f.suppression]
+        shown = [f for f in counted if f.severity > Severity.INFO or page.verbose]
         for finding in shown:
             yield from _finding(finding, page)
-        quiet = len(report.findings) - len(shown)
+        for finding in report.findings:
+            yield from _suppressed(finding, page)
+        quiet = len(counted) - len(shown)
         if quiet:
-            rules = ", ".join(f.rule for f in report.findings if f not in shown)
+            rules = ", ".join(f.rule for f in counted if f not in shown)
             yield page.wrap(f"  {plural(quiet, 'note')} of severity info ({rules})", "    ", "")
             yield ""
     else:
@@ -103,6 +107,16 @@ def _standings(report: Report, page: Page) -> Iterator[str]:
         )  # fmt: skip
     if len(found) > len(shown):
         yield f"  … {len(found) - len(shown)} more; --verbose shows all"
+
+
+def _suppressed(finding: Finding, page: Page) -> Iterator[str]:
+    """Yield one that was accepted: by whom, why and until when."""
+    held = finding.suppression
+    if held is not None:
+        yield f"  SUPPRESSED {finding.severity.label} {finding.title}  [{finding.rule}]"
+        told = f"{printable(held.reason, 400)} ({printable(held.owner)}, until {held.expires})"
+        yield page.wrap(told, "    ")
+        yield ""
 
 
 def _finding(finding: Finding, page: Page) -> Iterator[str]:
@@ -155,7 +169,7 @@ def _overview(
 
 
 def _counts(report: Report) -> list[str]:
-    counts = Counter(finding.severity for finding in report.findings)
+    counts = Counter(f.severity for f in report.findings if not f.suppression)
     order = (Severity.CRITICAL, Severity.HIGH, Severity.MEDIUM, Severity.LOW)
     return [str(counts[severity]) for severity in order]
 

@@ -12,10 +12,14 @@ from adapterscan.text import plural
 def said(outcome: Outcome) -> str:
     """Return what was found, what was not analysed and what was not tested, in one line."""
     reports = outcome.reports
-    counts = Counter(finding.severity for report in reports for finding in report.findings)
+    findings = [finding for report in reports for finding in report.findings]
+    counts = Counter(finding.severity for finding in findings if not finding.suppression)
+    accepted = len(findings) - counts.total()
     found = ", ".join(f"{counts[s]} {s.label}" for s in reversed(Severity) if counts[s])
     incomplete = sum(not report.coverage.complete for report in reports)
     parts = [found or "no findings"] if reports else []
+    if accepted:
+        parts.append(f"{plural(accepted, 'finding')} suppressed")
     if incomplete:
         parts.append(f"{plural(incomplete, 'target')} not fully analysed")
     if outcome.errors:
