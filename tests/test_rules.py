@@ -423,7 +423,7 @@ def test_the_pages_in_the_docs_are_current() -> None:
 
 def test_the_import_chain_in_the_docs_is_the_one_that_is_checked() -> None:
     text = with_imports("<!-- imports: layers -->\nold\n<!-- end -->\n")
-    assert "rules > together | probes > reading" in " ".join(text.split())
+    assert "rules > together | probes | change > reading" in " ".join(text.split())
     assert "old" not in text
 
 

@@ -5,7 +5,7 @@ lists the commands in the order in which they are imported here.
 """
 
 # ruff: isort: off
-from adapterscan.cli import scan, merge, compare, hook, report, baseline, replay  # noqa: F401
+from adapterscan.cli import scan, merge, compare, hook, report, diff, baseline, replay  # noqa: F401
 from adapterscan.cli import calibrate, base, rules  # noqa: F401
 
 # ruff: isort: on
