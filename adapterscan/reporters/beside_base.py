@@ -21,10 +21,7 @@ _ADAPTERS = 3  # of one target that are shown
 
 def beside_base(report: Report, page: Page) -> Iterator[str]:
     """Yield the block; nothing where no weights were compared."""
-    found: dict[str, dict[str, list[Evidence]]] = defaultdict(lambda: defaultdict(list))
-    for item in report.evidence:
-        if item.name in _SHOWN:
-            found[item.subject.file][item.name].append(item)
+    found = compared(report)
     if not found:
         return
     base = printable(report.versions.get("base", "the base"), 100)
@@ -32,14 +29,24 @@ def beside_base(report: Report, page: Page) -> Iterator[str]:
     for file, facts in list(found.items())[: None if page.verbose else _ADAPTERS]:
         if len(found) > 1:
             yield f"    {printable(file, 100)}"
-        for label, text in _lines(facts):
+        for label, text in told(facts):
             yield page.wrap(text, " " * 24, f"    {label:<20}")
     if len(found) > _ADAPTERS and not page.verbose:
         yield f"    … {len(found) - _ADAPTERS} more; --verbose shows all"
     yield ""
 
 
-def _lines(facts: Mapping[str, Sequence[Evidence]]) -> Iterator[tuple[str, str]]:
+def compared(report: Report) -> Mapping[str, Mapping[str, Sequence[Evidence]]]:
+    """Return what was compared by the adapter's file and the name of the fact."""
+    found: dict[str, dict[str, list[Evidence]]] = defaultdict(lambda: defaultdict(list))
+    for item in report.evidence:
+        if item.name in _SHOWN:
+            found[item.subject.file][item.name].append(item)
+    return found
+
+
+def told(facts: Mapping[str, Sequence[Evidence]]) -> Iterator[tuple[str, str]]:
+    """Yield (label, text) of what was compared of one adapter."""
     for item in facts.get("base.relative", ()):
         d = item.details
         yield (
@@ -73,14 +80,14 @@ def _lines(facts: Mapping[str, Sequence[Evidence]]) -> Iterator[tuple[str, str]]
         )
     rounding = facts.get("base.rounding", ())
     if rounding:
-        told = ", ".join(f"{i.details['format']} {_share(i.value)}" for i in rounding)
+        errors = ", ".join(f"{i.details['format']} {_share(i.value)}" for i in rounding)
         drowned = [
             str(i.details["format"])
             for i in rounding
             if isinstance(i.value, float) and i.value > _MOSTLY_ROUNDING
         ]
         note = f" (in {', '.join(drowned)} rounding is larger than the update)" if drowned else ""
-        yield "a merged file", f"error of the update: {told}{note}"
+        yield "a merged file", f"error of the update: {errors}{note}"
 
 
 def _number(value: Scalar) -> str:

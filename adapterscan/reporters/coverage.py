@@ -20,17 +20,17 @@ def coverage(report: Report, page: Page, before: Report | None = None) -> Iterat
     `before`: the report above it, which may have said the same.
     """
     yield page.paint("  Coverage", "1")
-    yield page.wrap(f"{_files(report)}.", "    ")
+    yield page.wrap(f"{files(report)}.", "    ")
     skipped = report.coverage.skipped
     if page.verbose:
-        yield page.wrap(f"Inspected: {_inspected(report)}.", "    ")
+        yield page.wrap(f"Inspected: {inspected(report)}.", "    ")
         yield from (_skipped(item, page) for item in skipped)
     else:
         told = before is not None and _usual(before) == _usual(report)
         if told:
             yield "    Inspected and not tested: the same as above."
         else:
-            yield page.wrap(f"Inspected: {_inspected(report)}.", "    ")
+            yield page.wrap(f"Inspected: {inspected(report)}.", "    ")
         yield from _failures([item for item in skipped if item.failed], page)
         if not told:
             yield from _untested(_asks(report), page)
@@ -56,7 +56,8 @@ def untested(reports: Sequence[Report]) -> str:
     return f"behaviour{of} was not tested"
 
 
-def _files(report: Report) -> str:
+def files(report: Report) -> str:
+    """Return how many files there were, how far each was read, and how many the hub vouches for."""
     statuses = Counter(record.status for record in report.files)
     if not statuses:
         return "0 files"
@@ -74,7 +75,8 @@ def _verified(report: Report) -> str:
     return "; no listing to compare with" if report.source is not SourceKind.HUB else ""
 
 
-def _inspected(report: Report) -> str:
+def inspected(report: Report) -> str:
+    """Return what was inspected, in words."""
     told = "; ".join(report.coverage.inspected) or "nothing"
     if any(adapter.frobenius_norm is not None for adapter in report.adapters):
         return told
@@ -96,7 +98,7 @@ def _failures(failed: Sequence[Skipped], page: Page) -> Iterator[str]:
 
 
 def _usual(report: Report) -> tuple[str, Mapping[str, str]]:
-    return _inspected(report), _asks(report)
+    return inspected(report), _asks(report)
 
 
 def _asks(report: Report) -> Mapping[str, str]:

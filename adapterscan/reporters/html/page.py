@@ -1,0 +1,108 @@
+"""Render reports as one HTML page that runs nothing and fetches nothing.
+
+The page carries its own content-security policy: no script at all, and of styles only ours, by
+hash. All text passes `words.shown` and then the escaping of the template engine; our templates are
+the only ones that are ever compiled.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from adapterscan.errors import AdapterscanError
+from adapterscan.model import Report, Severity
+from adapterscan.reporters.coverage import untested
+from adapterscan.reporters.html import views
+from adapterscan.reporters.html.words import details, flat, name, number, prose, share, shown
+from adapterscan.rules.file import Rule
+from adapterscan.rules.judging import load_rules
+from adapterscan.text import plural, redact, size_text
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+_PIECES = 200  # of the template's output that are written at once
+_FILTERS = (details, flat, name, number, plural, prose, redact, share)
+
+
+def render_html(
+    reports: Iterable[Report],
+    *,
+    exit_code: int,
+    fail_on: Severity | None,
+    errors: Sequence[tuple[str, AdapterscanError]] = (),
+) -> Iterator[str]:
+    """Yield one HTML document for all targets in pieces. `errors` are (target, why no report).
+
+    The pictures of one report at a time are held as text.
+    """
+    reports = list(reports)
+    book = load_rules()
+    rules: Mapping[str, Rule] = {rule.id: rule for rule in book}
+    told = [views.summary(report, index) for index, report in enumerate(reports, 1)]
+    pages = (
+        views.view(report, one, rules if report.versions.get("rules") == book.digest else {})
+        for report, one in zip(reports, told, strict=True)
+    )
+    yield from written(
+        "report.html",
+        pages=pages,
+        summaries=told,
+        errors=errors,
+        exit_code=exit_code,
+        fail_on=fail_on.label if fail_on is not None else "never",
+        untested=untested(reports),
+        level=_level([one.level for one in told], errors),
+    )
+
+
+def written(template: str, **values: Any) -> Iterator[str]:
+    """Yield the page that one of our templates makes of `values`."""
+    sheet = style()
+    stream = environment_template(template).stream(style=Markup(sheet), policy=policy(sheet), **values)  # noqa: S704
+    stream.enable_buffering(_PIECES)
+    yield from stream
+
+
+def style() -> str:
+    """Return the style sheet."""
+    return resources.files(__package__).joinpath("templates/report.css").read_text("utf-8")
+
+
+def policy(sheet: str) -> str:
+    """Return the content-security policy of a page whose one style sheet is `sheet`."""
+    digest = base64.b64encode(hashlib.sha256(sheet.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+@cache
+def environment_template(name_of_it: str) -> Template:
+    """Return one of our templates, compiled. Imports jinja2, which only this format needs."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader(__package__), autoescape=True, undefined=StrictUndefined,
+        finalize=shown, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {item.__name__: item for item in _FILTERS}
+    environment.filters["size"] = size_text
+    environment.globals["limits"] = views
+    return environment.get_template(name_of_it)
+
+
+def _level(levels: Sequence[str], errors: Sequence[object]) -> str:
+    """Return the worst level of all targets."""
+    order = [severity.label for severity in reversed(Severity)]
+    order[-1:] = ["incomplete", "info", "none"]
+    found = {*levels, "incomplete"} if errors else {*levels}
+    return next((level for level in order if level in found), "none")
