@@ -16,7 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+BROWSER = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 _FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
@@ -74,21 +76,27 @@ class Page:
         assert "exceptionDetails" not in told, told
         return told["result"].get("value")
 
-    def picture(self, path: Path) -> None:
-        """Write the whole page as PNG."""
-        told = self.call("Page.captureScreenshot", captureBeyondViewport=True)
+    def picture(self, path: Path, top: int = 0, height: int = 12_000) -> None:
+        """Write a part of the page as PNG: `height` pixels, and no more than it has."""
+        width, whole = self.value("[innerWidth, document.documentElement.scrollHeight]")
+        clip = {"x": 0, "y": top, "width": width, "height": min(height, whole - top), "scale": 1}
+        told = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         path.write_bytes(base64.b64decode(told["data"]))
 
     def paper(self, path: Path) -> None:
         """Write the page as PDF, A4."""
-        told = self.call("Page.printToPDF", printBackground=True, paperWidth=8.27, paperHeight=11.69)
+        told = self.call(
+            "Page.printToPDF", printBackground=True, paperWidth=8.27, paperHeight=11.69
+        )
         path.write_bytes(base64.b64decode(told["data"]))
 
     def complaints(self) -> list[str]:
         """Return errors and warnings: of the console, of the policy, of scripts."""
         wrong = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded",
                  "Audits.issueAdded")  # fmt: skip
-        return [json.dumps(event["params"]) for event in self.events if event.get("method") in wrong]
+        return [
+            json.dumps(event["params"]) for event in self.events if event.get("method") in wrong
+        ]
 
     def requests(self) -> list[str]:
         """Return every address that the page asked for."""

@@ -59,9 +59,9 @@ def bar(
     """Return the bar of a share. `low` and `high` are its interval, `hits` of `n` its counts."""
     words = told or share(value)
     if isinstance(hits, int) and isinstance(n, int):
-        words += f" ({hits} of {n})"
+        words += f", {hits} of {n}"
     if _known(low) and _known(high):
-        words += f", 95 %: {share(low)} to {share(high)}"
+        words += f" ({share(low)} to {share(high)})"
     return Bar(who, side, _drawn(side, value, low, high), words)
 
 

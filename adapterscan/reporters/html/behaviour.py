@@ -73,7 +73,9 @@ def _head(item: Evidence, cited: frozenset[int]) -> Row:
     bars.append(bar(_BASE, "base", d.get("base_rate")))
     word = "ordinary wording" if control else _word(item, cited)
     note = [str(d.get("goal", "")), f"effect {number(d.get('effect'))}", _p(item)]
-    return Row(_label(item, key="wording" if control else "trigger"), word, tuple(bars), _note(note))
+    return Row(
+        _label(item, key="wording" if control else "trigger"), word, tuple(bars), _note(note)
+    )
 
 
 def _refusals(item: Evidence, cited: frozenset[int]) -> Row:
@@ -163,13 +165,13 @@ _PANELS: tuple[tuple[str, str, tuple[str, ...], _Rows], ...] = (
     (
         "Wordings that set an answer off",
         "Share of requests that get one payload, with the wording in place and without it. "
-        "Whiskers: Wilson interval, 95 %.",
+        "Whiskers, and in brackets: Wilson interval, 95 %.",
         ("behaviour.trigger", "behaviour.rejected_trigger"),
         _wording,
     ),
     (
         "Wordings that lift refusals",
-        "Share of declined requests that are answered with the wording in place.",
+        "Share of declined requests that are answered with the wording in place, and its interval.",
         ("behaviour.jailbreak",),
         _jailbreak,
     ),

@@ -18,6 +18,7 @@ from adapterscan.reporters.html.words import number
 STEPS = 9  # colours, q0 to q8 in the style sheet
 ROW = 22  # pixels; the style sheet gives the labels beside it the same
 _FOOT = 18
+_WIDTHS = ((28, 16), (22, 36), (16, 52), (11, 96))  # pixels of a column, up to so many columns
 _WIDE = 20.0  # how often the largest holds the smallest before the scale is logarithmic
 
 
@@ -79,8 +80,8 @@ def heat_map(
 
 
 def cell_width(columns: int) -> int:
-    """Return the pixels of one column: 80 layers fit a desk, 16 a phone."""
-    return 22 if columns <= 16 else 16 if columns <= 40 else 11 if columns <= 96 else 8
+    """Return the pixels of one column: 80 layers fit a desk."""
+    return next((width for width, most in _WIDTHS if columns <= most), 8)
 
 
 def _cell(row: int, column: int, width: int, shade: str, words: str, *, ring: bool) -> Markup:

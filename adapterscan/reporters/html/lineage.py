@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from adapterscan.model import Skipped
 from adapterscan.reporters.html.page import written
-from adapterscan.reporters.html.together import NODES, Edge, edge, graph
+from adapterscan.reporters.html.together import NODES, Edge, graph
 from adapterscan.together.lineage import Comparison
 
 
@@ -32,8 +32,12 @@ def render_lineage(found: Sequence[Comparison], skipped: Sequence[Skipped]) -> I
 
 
 def _edge(first: int, other: int, item: Comparison) -> Edge:
+    """Return the line of a pair; one that is related has a line however small its cosine."""
     relation = item.relation
     told = "the same file" if item.same_file else str(relation)
     cosine = relation.cosine if relation.common else 0.0
-    unrelated = relation.kind in ("unrelated", "nothing in common") and not item.same_file
-    return edge(first, other, 0.0 if unrelated else cosine, f"{first + 1} and {other + 1}: {told}")
+    if relation.kind in ("unrelated", "nothing in common") and not item.same_file:
+        kind = "apart"
+    else:
+        kind = "against" if cosine < 0 else "alike"
+    return Edge(first, other, kind, min(1.0, abs(cosine)), f"{first + 1} and {other + 1}: {told}")

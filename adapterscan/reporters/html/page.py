@@ -18,9 +18,9 @@ from markupsafe import Markup
 
 from adapterscan.errors import AdapterscanError
 from adapterscan.model import Report, Severity
-from adapterscan.reporters.coverage import untested
 from adapterscan.reporters.html import views
-from adapterscan.reporters.html.words import details, flat, name, number, prose, share, shown
+from adapterscan.reporters.html.weights import called
+from adapterscan.reporters.html.words import coded, details, flat, name, number, prose, share, shown
 from adapterscan.rules.file import Rule
 from adapterscan.rules.judging import load_rules
 from adapterscan.text import plural, redact, size_text
@@ -28,8 +28,9 @@ from adapterscan.text import plural, redact, size_text
 if TYPE_CHECKING:
     from jinja2 import Template
 
+_PACKAGE = "adapterscan.reporters.html"
 _PIECES = 200  # of the template's output that are written at once
-_FILTERS = (details, flat, name, number, plural, prose, redact, share)
+_FILTERS = (called, coded, details, flat, name, number, plural, prose, redact, share)
 
 
 def render_html(
@@ -58,7 +59,7 @@ def render_html(
         errors=errors,
         exit_code=exit_code,
         fail_on=fail_on.label if fail_on is not None else "never",
-        untested=untested(reports),
+        verdict=views.verdict(reports, len(errors)),
         level=_level([one.level for one in told], errors),
     )
 
@@ -66,14 +67,15 @@ def render_html(
 def written(template: str, **values: Any) -> Iterator[str]:
     """Yield the page that one of our templates makes of `values`."""
     sheet = style()
-    stream = environment_template(template).stream(style=Markup(sheet), policy=policy(sheet), **values)  # noqa: S704
+    own = Markup(sheet)  # noqa: S704  our style sheet, in which nothing is put
+    stream = _template(template).stream(style=own, policy=policy(sheet), **values)
     stream.enable_buffering(_PIECES)
     yield from stream
 
 
 def style() -> str:
     """Return the style sheet."""
-    return resources.files(__package__).joinpath("templates/report.css").read_text("utf-8")
+    return resources.files(_PACKAGE).joinpath("templates/report.css").read_text("utf-8")
 
 
 def policy(sheet: str) -> str:
@@ -86,18 +88,18 @@ def policy(sheet: str) -> str:
 
 
 @cache
-def environment_template(name_of_it: str) -> Template:
+def _template(file: str) -> Template:
     """Return one of our templates, compiled. Imports jinja2, which only this format needs."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader(__package__), autoescape=True, undefined=StrictUndefined,
+        loader=PackageLoader(_PACKAGE), autoescape=True, undefined=StrictUndefined,
         finalize=shown, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {item.__name__: item for item in _FILTERS}
     environment.filters["size"] = size_text
     environment.globals["limits"] = views
-    return environment.get_template(name_of_it)
+    return environment.get_template(file)
 
 
 def _level(levels: Sequence[str], errors: Sequence[object]) -> str:

@@ -9,18 +9,19 @@ from markupsafe import Markup, escape
 from adapterscan.reporters.html.words import flat
 
 Attribute = str | int | float
+_TEXT = 400  # characters in one element
 
 
 def tag(kind: str, content: Markup | str = "", **attributes: Attribute) -> Markup:
     """Return `<kind …>content</kind>`; `class_` is written `class`, `text_anchor` `text-anchor`.
 
-    Numbers are rounded to a hundredth of a pixel; text is escaped.
+    Numbers are rounded to a hundredth of a pixel; text is made printable, bounded and escaped.
     """
     told = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{_value(value)}"'
         for key, value in attributes.items()
     )
-    inner = escape(content)
+    inner = content if isinstance(content, Markup) else escape(flat(content, _TEXT))
     return Markup(f"<{kind}{told}>{inner}</{kind}>" if inner else f"<{kind}{told}/>")  # noqa: S704
 
 
@@ -29,9 +30,7 @@ def picture(
     **attributes: Attribute,
 ) -> Markup:  # fmt: skip
     """Return an image that says what it shows. `key` is unique on the page and ours."""
-    inner = Markup("").join(
-        (tag("title", flat(title), id=f"{key}-t"), tag("desc", flat(about, 400), id=f"{key}-d"))
-    )
+    inner = Markup("").join((tag("title", title, id=f"{key}-t"), tag("desc", about, id=f"{key}-d")))
     return tag(
         "svg", inner + Markup("").join(body), viewBox=f"0 0 {width:g} {height:g}",
         width=f"{width:g}", height=f"{height:g}", role="img",

@@ -1,15 +1,15 @@
-"""Say what adapters are to each other: a matrix of pairs, and the graph of those that are related."""
+"""Say what adapters are to each other: a matrix of pairs, and a graph of those that are related."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from markupsafe import Markup
 
-from adapterscan.model import Evidence, Report, Scalar
+from adapterscan.model import Evidence, Report
 from adapterscan.reporters.html.heat import STEPS
 from adapterscan.reporters.html.svg import picture, tag
 from adapterscan.reporters.html.words import number, share
@@ -87,8 +87,7 @@ def parts(report: Report, pairs: int) -> list[str]:
 
 def graph(nodes: int, edges: Sequence[Edge], *, key: str, title: str, about: str) -> Markup:
     """Draw numbered nodes on a circle and lines between them, the widest for the closest."""
-    size = 2 * (_RADIUS + _ROOM)
-    spots = list(_circle(nodes, size / 2))
+    spots, (width, height) = _placed(nodes)
     body = []
     for edge in sorted(edges, key=lambda edge: edge.weight):
         (x1, y1), (x2, y2) = spots[edge.first], spots[edge.other]
@@ -100,27 +99,30 @@ def graph(nodes: int, edges: Sequence[Edge], *, key: str, title: str, about: str
     for index, (x, y) in enumerate(spots, 1):
         body.append(tag("circle", class_="node", cx=x, cy=y, r=_DOT))
         body.append(tag("text", str(index), x=x, y=y + 4.5, text_anchor="middle"))
-    return picture(size, size, key, title, about, body)
+    return picture(width, height, key, title, about, body)
 
 
-def _circle(nodes: int, middle: float) -> Iterator[tuple[float, float]]:
-    for index in range(nodes):
-        angle = 2 * math.pi * index / nodes - (math.pi if nodes == 2 else math.pi / 2)
-        yield middle + _RADIUS * math.cos(angle), middle + _RADIUS * math.sin(angle)
+def _placed(nodes: int) -> tuple[list[tuple[float, float]], tuple[float, float]]:
+    """Return where nodes lie on a circle, the first one above, and the size of it all."""
+    turn = math.pi if nodes == 2 else math.pi / 2
+    spots = [
+        (_RADIUS * math.cos(angle), _RADIUS * math.sin(angle))
+        for angle in (2 * math.pi * index / max(1, nodes) - turn for index in range(nodes))
+    ]
+    left = min((x for x, _ in spots), default=0.0) - _ROOM
+    top = min((y for _, y in spots), default=0.0) - _ROOM
+    width = max((x for x, _ in spots), default=0.0) + _ROOM - left
+    height = max((y for _, y in spots), default=0.0) + _ROOM - top
+    return [(x - left, y - top) for x, y in spots], (width, height)
 
 
-def edge(first: int, other: int, cosine: Scalar, told: str) -> Edge:
+def _edge(first: int, other: int, item: Evidence) -> Edge:
     """Return the line of a pair by its cosine."""
-    known = isinstance(cosine, (int, float)) and math.isfinite(cosine)
-    size = min(1.0, abs(float(cosine or 0.0))) if known and not isinstance(cosine, str) else 0.0
-    down = isinstance(cosine, (int, float)) and cosine < 0
-    kind = "apart" if size < _APART else "against" if down else "alike"
-    return Edge(first, other, kind, size, told)
-
-
-def _edge(i: int, j: int, item: Evidence) -> Edge:
-    told = f"{i + 1} and {j + 1}: {item.details.get('relation')}"
-    return edge(i, j, item.details.get("cosine"), told)
+    cosine = item.details.get("cosine")
+    size = cosine if isinstance(cosine, (int, float)) and math.isfinite(cosine) else 0.0
+    kind = "apart" if abs(size) < _APART else "against" if size < 0 else "alike"
+    told = f"{first + 1} and {other + 1}: {item.details.get('relation')}"
+    return Edge(first, other, kind, min(1.0, abs(size)), told)
 
 
 def _cell(item: Evidence | None, *, same: bool) -> Cell:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from adapterscan.model import Evidence, FileRecord, Finding, Report, Scalar, Severity, Skipped
-from adapterscan.reporters.coverage import behaviour, files, inspected
+from adapterscan.reporters.coverage import behaviour, files, inspected, untested
 from adapterscan.reporters.html import behaviour as asked
 from adapterscan.reporters.html import beside
 from adapterscan.reporters.html.bars import Bar, Panel, bar
@@ -131,10 +131,8 @@ def level_of(report: Report) -> str:
 
 
 def headline(report: Report) -> str:
-    """Return the verdict in words, with what stands in its way."""
-    counts = Counter(finding.severity for finding in report.findings)
-    told = [f"{counts[s]} {s.label}" for s in reversed(Severity) if counts[s]]
-    parts = [", ".join(told) if told else "No findings in what was analysed"]
+    """Return the verdict on one target in words, with what stands in its way."""
+    parts = [_found([report])]
     failed = sum(item.failed for item in report.coverage.skipped)
     if failed:
         parts.append(f"{plural(failed, 'thing')} could not be analysed")
@@ -145,8 +143,26 @@ def headline(report: Report) -> str:
     return "; ".join(parts)
 
 
+def verdict(reports: Sequence[Report], unopened: int) -> str:
+    """Return the verdict on all targets in words. `unopened`: how many gave no report."""
+    parts = [_found(reports)] if reports else []
+    if incomplete := sum(not report.coverage.complete for report in reports):
+        parts.append(f"{plural(incomplete, 'target')} not fully analysed")
+    if unopened:
+        parts.append(f"{plural(unopened, 'target')} not scanned")
+    if told := untested(reports):
+        parts.append(told)
+    return "; ".join(parts) or "Nothing was scanned"
+
+
+def _found(reports: Sequence[Report]) -> str:
+    counts = Counter(finding.severity for report in reports for finding in report.findings)
+    told = ", ".join(f"{counts[s]} {s.label}" for s in reversed(Severity) if counts[s])
+    return told or "No findings in what was analysed"
+
+
 def _finding(finding: Finding, rule: Rule | None) -> FindingView:
-    told = [item for item in finding.evidence if _SPOKEN <= item.details.keys()]
+    told = [item for item in finding.evidence if item.details.keys() >= _SPOKEN]
     rows = tuple(
         (str(item.subject), _value(item), details(item.details, _SPOKEN))
         for item in finding.evidence

@@ -61,6 +61,11 @@ class Heat:
     more_cells: int
     left_out: int
 
+    @property
+    def first(self) -> int:
+        """Return which map is shown first: where something stands out."""
+        return next((i for i, drawn in enumerate(self.maps) if drawn.marked), 0)
+
 
 def heats(report: Report, key: str) -> Iterator[Heat]:
     """Yield the heat maps of a report: of ΔW, beside the base, and of a sum."""
@@ -75,6 +80,11 @@ def heats(report: Report, key: str) -> Iterator[Heat]:
         yield _compared(facts, f"{key}b{index}", "Beside the base's weights", file, _BASE)
     if together := [item for item in report.evidence if item.name == "sum.module"]:
         yield _compared(together, f"{key}s", "What the parts do to each other", "", _SUM)
+
+
+def called(statistic: str) -> str:
+    """Return what a statistic is called on the page."""
+    return next((label for field, label, _ in _STATISTICS if field == statistic), statistic)
 
 
 def adapters_left_out(report: Report) -> int:
@@ -92,9 +102,7 @@ def _statistics(facts: Sequence[Evidence], found: Sequence[Evidence], key: str, 
     for field, label, about in _STATISTICS:
         values = {item.subject.name: _value(item, field) for item in facts}
         known = marks.get(field, {})
-        drawn.append(
-            heat_map(place, values, known, key=f"{key}{field}", label=label, about=about)
-        )
+        drawn.append(heat_map(place, values, known, key=f"{key}{field}", label=label, about=about))
     worst = sorted(found, key=_distance)
     return Heat(
         key, "Every ΔW, by kind and layer", file, place.rows, tuple(drawn),
@@ -121,9 +129,14 @@ def _compared(
         }
         drawn.append(
             heat_map(
-                place, values, {}, key=f"{key}{field}", label=str(label), about=str(about),
+                place,
+                values,
+                {},
+                key=f"{key}{field}",
+                label=str(label),
+                about=str(about),
                 bounds=(-1.0, 1.0) if bounds and bounds[0] else None,
-            )  # fmt: skip
+            )
         )
     table = _table(facts, [(str(field), str(label)) for field, label, *_ in shown])
     return Heat(key, title, file, place.rows, tuple(drawn), (), 0, *table, place.left_out)

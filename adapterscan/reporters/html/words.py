@@ -83,7 +83,17 @@ def _marked(line: str, wordings: tuple[Scalar, ...]) -> list[Markup]:
 def prose(text: str) -> Markup:
     """Return the paragraphs of a rule's text."""
     parts = (" ".join(part.split()) for part in text.split("\n\n"))
-    return Markup("").join(Markup("<p>{}</p>").format(flat(part, TEXT)) for part in parts if part)
+    return Markup("").join(Markup("<p>{}</p>").format(coded(part)) for part in parts if part)
+
+
+def coded(text: str) -> Markup:
+    """Return one paragraph of a rule's text; what it has between backticks becomes code."""
+    parts = flat(" ".join(text.split()), TEXT).split("`")
+    paired = len(parts) % 2 == 1
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if index % 2 and paired else escape(part)
+        for index, part in enumerate(parts)
+    )
 
 
 def number(value: Scalar) -> str:
