@@ -16,7 +16,7 @@ from adapterscan.cli.inputs import (
     hub_options,
     limit_blas_threads,
 )
-from adapterscan.cli.output import Plain, Progress, echo, write_file
+from adapterscan.cli.output import Drawn, Progress, echo, write_file
 from adapterscan.cli.targets import expanded, parse_targets
 from adapterscan.errors import AdapterscanError, UsageError
 
@@ -45,7 +45,7 @@ def compare(
             metavar="FILE", help="Keep fingerprints of the targets here.", show_default=False
         ),
     ] = None,
-    format: Annotated[Plain, typer.Option("--format", "-f", help="What to write.")] = Plain.TABLE,
+    format: Annotated[Drawn, typer.Option("--format", "-f", help="What to write.")] = Drawn.TABLE,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write it here.", show_default=False)
     ] = None,
@@ -94,10 +94,15 @@ def compare(
             write_file(save, written(own))
         unread = [Skipped(text, error.reason, True, error.hint) for text, error in failures]
         unread += dict.fromkeys(skipped)
-        table = format is Plain.TABLE
-        pieces = (
-            render_table(found, unread, verbose=verbose) if table else render_json(found, unread)
-        )
+        table = format is Drawn.TABLE
+        if format is Drawn.HTML:
+            from adapterscan.reporters.html import render_lineage
+
+            pieces = render_lineage(found, unread)
+        elif table:
+            pieces = render_table(found, unread, verbose=verbose)
+        else:
+            pieces = render_json(found, unread)
         if found or unread or not table:  # with --save alone there is nothing to show
             write_file(output, pieces) if output else echo(pieces)
         if save and table:

@@ -25,6 +25,7 @@ class Format(StrEnum):
 
     TABLE = "table"
     JSON = "json"
+    HTML = "html"
     SARIF = "sarif"
     MARKDOWN = "markdown"
     JUNIT = "junit"
@@ -35,7 +36,7 @@ class Format(StrEnum):
 #: By the ending of a file's name, the longest first.
 _ENDINGS = {
     ".cdx.json": Format.CYCLONEDX, ".sarif.json": Format.SARIF, ".sarif": Format.SARIF,
-    ".json": Format.JSON, ".md": Format.MARKDOWN, ".csv": Format.CSV, ".xml": Format.JUNIT,
+    ".json": Format.JSON, ".html": Format.HTML, ".htm": Format.HTML, ".md": Format.MARKDOWN, ".csv": Format.CSV, ".xml": Format.JUNIT,
     ".txt": Format.TABLE,
 }  # fmt: skip
 
@@ -107,6 +108,10 @@ def rendered(one: Wanted, outcome: Outcome, rules: Sequence[Rule], style: Style)
             from adapterscan.reporters.json_report import render_json
 
             return render_json(outcome)
+        case Format.HTML:
+            from adapterscan.reporters.html import render_html
+
+            return render_html(outcome, rules)
         case Format.SARIF:
             from adapterscan.reporters.sarif import render_sarif
 

@@ -32,6 +32,14 @@ class Plain(StrEnum):
     JSON = "json"
 
 
+class Drawn(StrEnum):
+    """Output formats of what can be drawn as well."""
+
+    TABLE = "table"
+    JSON = "json"
+    HTML = "html"
+
+
 class Progress:
     """One line on standard error that says what is being done."""
 

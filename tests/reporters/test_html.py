@@ -11,7 +11,7 @@ from functools import cache
 import pytest
 
 from adapterscan.errors import NotFound
-from adapterscan.model import Coverage, Evidence, Severity, Skipped, Subject
+from adapterscan.model import Coverage, Evidence, Outcome, Severity, Skipped, Subject, Suppression
 from adapterscan.reporters.html import render_html, render_lineage
 from adapterscan.reporters.html.grid import grid
 from adapterscan.reporters.html.heat import heat_map
@@ -36,7 +36,7 @@ TAGS = frozenset(
 
 
 def page_of(*reports, errors=(), code=1):
-    return "".join(render_html(reports, exit_code=code, fail_on=Severity.HIGH, errors=errors))
+    return "".join(render_html(Outcome(reports, tuple(errors), code, Severity.HIGH), load_rules()))
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +101,10 @@ def held(page):
         named = {child.tag for child in image.inside} >= {"title", "desc"}
         assert named or image.attributes.get("aria-hidden") == "true"
     return root
+
+
+def held_page(report):
+    return held(page_of(report))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -182,8 +186,8 @@ def test_a_report_of_a_70b_adapter_stays_under_three_megabytes():
 
 def test_a_page_is_written_in_pieces():
     """Each report's pictures are let go before the next are drawn."""
-    reports = [page_reports.full(12)] * 6
-    pieces = render_html(reports, exit_code=0, fail_on=None)
+    reports = (page_reports.full(12),) * 6
+    pieces = render_html(Outcome(reports, (), 0, None), load_rules())
     tracemalloc.start()
     size = sum(map(len, pieces))
     _, peak = tracemalloc.get_traced_memory()
@@ -231,13 +235,34 @@ def test_a_wording_that_counts_for_nothing_says_why():
     assert "counts for nothing: the base says it as often" in words
 
 
-def test_rules_are_explained_in_the_words_of_those_that_judged():
-    report = page_reports.full()
-    assert "Unrelated requests get one and the same answer" in tree(page_of(report)).words
-    other = replace(report, versions={**report.versions, "rules": "of somebody else"})
-    words = tree(page_of(other)).words
-    assert "Unrelated requests get one and the same answer" not in words
+def test_rules_are_explained_where_they_are_at_hand():
+    outcome = Outcome((page_reports.full(2),), (), 1, Severity.HIGH)
+    told = "Unrelated requests get one and the same answer"
+    assert told in tree("".join(render_html(outcome, load_rules()))).words
+    words = tree("".join(render_html(outcome, ()))).words
+    assert told not in words
     assert "adapterscan explain behaviour-trigger prints its page" in words
+
+
+def test_an_accepted_finding_stays_visible_and_does_not_count():
+    report = page_reports.full(2)
+    held = Suppression(page_reports.NASTY[0], "<b>me</b>", "2027-01-31")
+    accepted = tuple(
+        replace(finding, suppression=held if finding.severity is Severity.CRITICAL else None)
+        for finding in report.findings
+    )
+    words = held_page(replace(report, findings=accepted)).words
+    assert "; 2 findings suppressed" in words
+    assert "0 critical" in words
+    assert f"Accepted: {page_reports.NASTY[0]} (<b>me</b>, until 2027-01-31)" in words
+    assert words.index("suppressed critical") > words.index("The adapter answers what its base")
+
+
+@pytest.mark.parametrize("value", [None, 0.5, "text"])
+def test_facts_that_lack_their_details_are_still_a_page(value):
+    """A JSON report that is rendered later may hold anything of the right shape."""
+    facts = (*page_reports.full(2).evidence, *page_reports.combined().evidence)
+    held_page(page_reports.bare(evidence=tuple(replace(f, value=value, details={}) for f in facts)))
 
 
 def test_a_file_that_differs_from_the_listing_comes_first():

@@ -5,8 +5,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from adapterscan.model import Severity
+from adapterscan.model import Outcome, Severity
 from adapterscan.reporters.html import render_html
+from adapterscan.rules.judging import load_rules
 from tests.reporters import page_reports
 from tests.reporters.chromium import BROWSER, browser
 
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def written(*reports):
-    return "".join(render_html(reports, exit_code=1, fail_on=Severity.HIGH))
+    return "".join(render_html(Outcome(reports, (), 1, Severity.HIGH), load_rules()))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from adapterscan.model import Evidence, Report
 from adapterscan.reporters.beside_base import compared, told
@@ -15,7 +15,8 @@ Lines = tuple[tuple[str, str], ...]
 
 def lines(report: Report) -> list[tuple[str, Lines]]:
     """Return (file, (label, text)…) of the first adapters that were compared with the base."""
-    return [(file, tuple(told(facts))) for file, facts in list(compared(report).items())[:FILES]]
+    found = list(compared(report).items())[:FILES]
+    return [(file, said) for file, facts in found if (said := _told(facts))]
 
 
 def panels(report: Report) -> Iterator[Panel]:
@@ -23,7 +24,7 @@ def panels(report: Report) -> Iterator[Panel]:
     for file, facts in list(compared(report).items())[:FILES]:
         if rounding := facts.get("base.rounding", []):
             bars = tuple(
-                bar(str(item.details["format"]), "adapter", item.value,
+                bar(str(item.details.get("format")), "adapter", item.value,
                     told=f"error {share(item.value)}, cosine {number(item.details.get('cosine'))}")
                 for item in rounding
             )  # fmt: skip
@@ -39,6 +40,14 @@ def panels(report: Report) -> Iterator[Panel]:
                 "Share of the update there, and of a random one.",
                 (Row(name(file), "", _sides(item), ""),),
             )
+
+
+def _told(facts: Mapping[str, Sequence[Evidence]]) -> Lines:
+    """Return the lines; none where a report that was read from a file lacks what they need."""
+    try:
+        return tuple(told(facts))
+    except (KeyError, TypeError, ValueError):
+        return ()
 
 
 def _sides(item: Evidence) -> tuple[Bar, ...]:

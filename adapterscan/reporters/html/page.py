@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from adapterscan.errors import AdapterscanError
-from adapterscan.model import Report, Severity
+from adapterscan.model import Outcome, Severity
 from adapterscan.reporters.html import views
 from adapterscan.reporters.html.weights import called
 from adapterscan.reporters.html.words import coded, details, flat, name, number, prose, share, shown
+from adapterscan.reporters.verdict import bound, said
 from adapterscan.rules.file import Rule
-from adapterscan.rules.judging import load_rules
 from adapterscan.text import plural, redact, size_text
 
 if TYPE_CHECKING:
@@ -33,34 +32,25 @@ _PIECES = 200  # of the template's output that are written at once
 _FILTERS = (called, coded, details, flat, name, number, plural, prose, redact, share)
 
 
-def render_html(
-    reports: Iterable[Report],
-    *,
-    exit_code: int,
-    fail_on: Severity | None,
-    errors: Sequence[tuple[str, AdapterscanError]] = (),
-) -> Iterator[str]:
-    """Yield one HTML document for all targets in pieces. `errors` are (target, why no report).
+def render_html(outcome: Outcome, rules: Iterable[Rule]) -> Iterator[str]:
+    """Yield one HTML document for all targets in pieces. `rules` explain findings.
 
     The pictures of one report at a time are held as text.
     """
-    reports = list(reports)
-    book = load_rules()
-    rules: Mapping[str, Rule] = {rule.id: rule for rule in book}
-    told = [views.summary(report, index) for index, report in enumerate(reports, 1)]
-    pages = (
-        views.view(report, one, rules if report.versions.get("rules") == book.digest else {})
-        for report, one in zip(reports, told, strict=True)
-    )
+    pages = {rule.id: rule for rule in rules}
+    told = [views.summary(report, index) for index, report in enumerate(outcome.reports, 1)]
     yield from written(
         "report.html",
-        pages=pages,
+        pages=(
+            views.view(report, one, pages)
+            for report, one in zip(outcome.reports, told, strict=True)
+        ),
         summaries=told,
-        errors=errors,
-        exit_code=exit_code,
-        fail_on=fail_on.label if fail_on is not None else "never",
-        verdict=views.verdict(reports, len(errors)),
-        level=_level([one.level for one in told], errors),
+        outcome=outcome,
+        errors=outcome.errors,
+        bound=bound(outcome),
+        verdict=said(outcome) or "nothing was scanned",
+        level=_level([one.level for one in told], outcome.errors),
     )
 
 
@@ -90,11 +80,10 @@ def policy(sheet: str) -> str:
 @cache
 def _template(file: str) -> Template:
     """Return one of our templates, compiled. Imports jinja2, which only this format needs."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from jinja2 import Environment, PackageLoader
 
     environment = Environment(
-        loader=PackageLoader(_PACKAGE), autoescape=True, undefined=StrictUndefined,
-        finalize=shown, trim_blocks=True, lstrip_blocks=True,
+        loader=PackageLoader(_PACKAGE), autoescape=True, finalize=shown, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {item.__name__: item for item in _FILTERS}
     environment.filters["size"] = size_text

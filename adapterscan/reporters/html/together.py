@@ -145,7 +145,7 @@ def _method(report: Report) -> str:
     for item in report.evidence:
         if item.name == "sum.method" and item.value:
             return (
-                f"{item.details['method']} makes something else than the sum of all ΔW: "
+                f"{item.details.get('method')} makes something else than the sum of all ΔW: "
                 f"{share(item.value)} away from it."
             )
     return ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from adapterscan.model import Evidence, FileRecord, Finding, Report, Scalar, Severity, Skipped
-from adapterscan.reporters.coverage import behaviour, files, inspected, untested
+from adapterscan.reporters.coverage import behaviour, files, inspected
 from adapterscan.reporters.html import behaviour as asked
 from adapterscan.reporters.html import beside
 from adapterscan.reporters.html.bars import Bar, Panel, bar
@@ -87,7 +87,7 @@ class View:
 
 def summary(report: Report, index: int) -> Summary:
     """Return the verdict on the `index`th target, counted from 1."""
-    found = Counter(finding.severity for finding in report.findings)
+    found = _counts(report)
     return Summary(
         key=f"r{index}",
         name=report.name,
@@ -107,7 +107,10 @@ def view(report: Report, told: Summary, rules: Mapping[str, Rule]) -> View:
         report=report,
         failed=tuple(item for item in skipped if item.failed),
         untested=tuple(item for item in skipped if not item.failed),
-        findings=tuple(_finding(item, rules.get(item.rule)) for item in report.findings),
+        findings=tuple(
+            _finding(item, rules.get(item.rule))
+            for item in sorted(report.findings, key=lambda item: item.suppression is not None)
+        ),
         standings=tuple(_standings(report)),
         heats=tuple(heats(report, key)),
         undrawn=adapters_left_out(report),
@@ -123,8 +126,8 @@ def view(report: Report, told: Summary, rules: Mapping[str, Rule]) -> View:
 
 def level_of(report: Report) -> str:
     """Return the worst severity that was found, else `incomplete` or `none`: never `safe`."""
-    if report.findings:
-        worst = max(finding.severity for finding in report.findings)
+    if counts := _counts(report):
+        worst = max(counts)
         if worst > Severity.INFO or report.coverage.complete:
             return worst.label
     return "none" if report.coverage.complete else "incomplete"
@@ -132,9 +135,12 @@ def level_of(report: Report) -> str:
 
 def headline(report: Report) -> str:
     """Return the verdict on one target in words, with what stands in its way."""
-    parts = [_found([report])]
-    failed = sum(item.failed for item in report.coverage.skipped)
-    if failed:
+    counts = _counts(report)
+    told = ", ".join(f"{counts[s]} {s.label}" for s in reversed(Severity) if counts[s])
+    parts = [told or "No findings in what was analysed"]
+    if accepted := len(report.findings) - counts.total():
+        parts = [told or "No other findings", f"{plural(accepted, 'finding')} suppressed"]
+    if failed := sum(item.failed for item in report.coverage.skipped):
         parts.append(f"{plural(failed, 'thing')} could not be analysed")
     if behaviour(report) == "not tested":
         parts.append("behaviour was not tested")
@@ -143,22 +149,9 @@ def headline(report: Report) -> str:
     return "; ".join(parts)
 
 
-def verdict(reports: Sequence[Report], unopened: int) -> str:
-    """Return the verdict on all targets in words. `unopened`: how many gave no report."""
-    parts = [_found(reports)] if reports else []
-    if incomplete := sum(not report.coverage.complete for report in reports):
-        parts.append(f"{plural(incomplete, 'target')} not fully analysed")
-    if unopened:
-        parts.append(f"{plural(unopened, 'target')} not scanned")
-    if told := untested(reports):
-        parts.append(told)
-    return "; ".join(parts) or "Nothing was scanned"
-
-
-def _found(reports: Sequence[Report]) -> str:
-    counts = Counter(finding.severity for report in reports for finding in report.findings)
-    told = ", ".join(f"{counts[s]} {s.label}" for s in reversed(Severity) if counts[s])
-    return told or "No findings in what was analysed"
+def _counts(report: Report) -> Counter[Severity]:
+    """Return how many findings count of each severity: those that nobody accepted."""
+    return Counter(finding.severity for finding in report.findings if not finding.suppression)
 
 
 def _finding(finding: Finding, rule: Rule | None) -> FindingView:

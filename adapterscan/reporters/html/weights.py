@@ -96,8 +96,8 @@ def _statistics(facts: Sequence[Evidence], found: Sequence[Evidence], key: str, 
     place = grid(sorted(modules_of(facts)))
     marks: dict[str, dict[str, str]] = defaultdict(dict)
     for item in found:
-        why = f"stands out, z {number(item.value)}, expected {number(item.details['expected'])}"
-        marks[str(item.details["statistic"])][item.subject.name] = why
+        why = f"stands out, z {number(item.value)}, expected {number(item.details.get('expected'))}"
+        marks[str(item.details.get("statistic"))][item.subject.name] = why
     drawn = []
     for field, label, about in _STATISTICS:
         values = {item.subject.name: _value(item, field) for item in facts}

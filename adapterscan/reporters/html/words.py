@@ -103,6 +103,8 @@ def number(value: Scalar) -> str:
             return str(shown(value))
         case int():
             return f"{value:,}" if abs(value) < 10**15 else "over 10^15"
+        case _ if not isinstance(value, float):  # a fact that lacks it
+            return str(shown(value))
         case _ if not math.isfinite(value):
             return "not finite"
         case _ if value and abs(value) < _SMALL:
