@@ -51,6 +51,15 @@ def test_several_formats_are_written_in_one_scan(tmp_path: Path):
     assert json.loads((tmp_path / "r.json").read_text())["schema"] == "1"
 
 
+def test_a_scan_and_a_later_report_give_the_same_page(tmp_path: Path):
+    run("scan", str(ADAPTERS / "header-cut"), "-o", str(tmp_path / "a.json"), "-f", "json",
+        "-f", "html", "-o", str(tmp_path / "a.html"))  # fmt: skip
+    run("report", str(tmp_path / "a.json"), "-o", str(tmp_path / "b.html"))
+    page = (tmp_path / "a.html").read_text("utf-8")
+    assert page == (tmp_path / "b.html").read_text("utf-8")
+    assert "What was not looked at" in page
+
+
 def test_a_scan_and_a_later_report_give_the_same_sarif(tmp_path: Path):
     run("scan", str(ADAPTERS / "header-cut"), "-f", "json", "-f", "sarif",
         "-o", str(tmp_path / "a.json"), "-o", str(tmp_path / "a.sarif"))  # fmt: skip

@@ -36,7 +36,8 @@ class Format(StrEnum):
 #: By the ending of a file's name, the longest first.
 _ENDINGS = {
     ".cdx.json": Format.CYCLONEDX, ".sarif.json": Format.SARIF, ".sarif": Format.SARIF,
-    ".json": Format.JSON, ".html": Format.HTML, ".htm": Format.HTML, ".md": Format.MARKDOWN, ".csv": Format.CSV, ".xml": Format.JUNIT,
+    ".json": Format.JSON, ".html": Format.HTML, ".htm": Format.HTML,
+    ".md": Format.MARKDOWN, ".csv": Format.CSV, ".xml": Format.JUNIT,
     ".txt": Format.TABLE,
 }  # fmt: skip
 

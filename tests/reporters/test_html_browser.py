@@ -37,6 +37,7 @@ def trap():
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server.server_port, asked
     server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture(scope="module")

@@ -83,7 +83,8 @@ def _template(file: str) -> Template:
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(
-        loader=PackageLoader(_PACKAGE), autoescape=True, finalize=shown, trim_blocks=True, lstrip_blocks=True,
+        loader=PackageLoader(_PACKAGE), autoescape=True, finalize=shown, trim_blocks=True,
+        lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {item.__name__: item for item in _FILTERS}
     environment.filters["size"] = size_text
