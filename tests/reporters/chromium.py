@@ -9,6 +9,7 @@ import base64
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -128,18 +129,19 @@ def browser() -> Iterator[Page]:
         os.dup2(os.dup(to_read), 3)
         os.dup2(os.dup(from_write), 4)
 
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        command = [BROWSER, *_FLAGS, f"--user-data-dir={profile}"]
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, close_fds=False, preexec_fn=place,
-        )  # fmt: skip
-        try:
-            os.close(to_read)
-            os.close(from_write)
-            yield Page(to_write, from_read)
-        finally:
-            process.kill()
-            process.wait()
-            os.close(to_write)
-            os.close(from_read)
+    profile = tempfile.mkdtemp()
+    command = [BROWSER, *_FLAGS, f"--user-data-dir={profile}"]
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        close_fds=False, preexec_fn=place, start_new_session=True,
+    )  # fmt: skip
+    try:
+        os.close(to_read)
+        os.close(from_write)
+        yield Page(to_write, from_read)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # with its children, which write to the profile
+        process.wait()
+        os.close(to_write)
+        os.close(from_read)
+        shutil.rmtree(profile, ignore_errors=True)
