@@ -12,13 +12,24 @@ from adapterscan.detectors.behaviour import (
 )
 from adapterscan.detectors.detector import Detector
 from adapterscan.detectors.onbase import deltas as onbase
-from adapterscan.detectors.static import accounting, code, config, files, modules, templates
+from adapterscan.detectors.static import (
+    accounting,
+    code,
+    config,
+    extent,
+    files,
+    modules,
+    references,
+    templates,
+)
 from adapterscan.detectors.weights import outliers, runtimes, spectra, standing, values
 
 BUILT_IN: tuple[Detector, ...] = (
     files.DETECTOR,
     code.DETECTOR,
     config.DETECTOR,
+    references.DETECTOR,
+    extent.DETECTOR,
     templates.DETECTOR,
     accounting.DETECTOR,
     modules.DETECTOR,

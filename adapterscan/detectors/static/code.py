@@ -13,12 +13,14 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from adapterscan.detectors.detector import Detector
+from adapterscan.formats.peft_sinks import SINKS
 from adapterscan.model import Evidence, FileKind, Need, Scalar, Subject
 from adapterscan.reading import Contents
 from adapterscan.text import printable
 
 #: peft 0.21.2 imports these libraries for `auto_mapping`, and nothing else.
 KNOWN_LIBRARIES = frozenset({"diffusers", "lerobot", "megatron", "transformers"})
+_SINKS = {sink.field: sink for sink in SINKS}
 
 
 def run(contents: Contents) -> Iterator[Evidence]:
@@ -42,19 +44,29 @@ def run(contents: Contents) -> Iterator[Evidence]:
 def _import_sinks(path: str, raw: Mapping[str, Any], shipped: set[str]) -> Iterator[Evidence]:
     mapping = raw.get("auto_mapping")
     if isinstance(mapping, dict) and mapping.get("parent_library") is not None:
-        yield _sink(path, "auto_mapping.parent_library", mapping["parent_library"], shipped)
+        reached = raw.get("task_type") is None
+        library = mapping["parent_library"]
+        yield _sink(path, "auto_mapping.parent_library", library, shipped, reached)
     if raw.get("megatron_core") not in (None, "megatron.core"):
-        yield _sink(path, "megatron_core", raw["megatron_core"], shipped)
+        reached = bool(raw.get("megatron_config"))
+        yield _sink(path, "megatron_core", raw["megatron_core"], shipped, reached)
     arguments = raw.get("tokenizer_kwargs")
     if isinstance(arguments, dict) and arguments.get("trust_remote_code"):
         subject = Subject("field", path, "tokenizer_kwargs.trust_remote_code")
         yield Evidence("config.code_hook", subject, True)
 
 
-def _sink(path: str, field: str, value: object, shipped: set[str]) -> Evidence:
+def _sink(path: str, field: str, value: object, shipped: set[str], reached: bool) -> Evidence:
+    """`reached`: as the config stands, PEFT gets as far as the import."""
     text = printable(str(value))
     top = str(value).split(".", 1)[0]
-    details = {"known": top in KNOWN_LIBRARIES, "shipped": top in shipped}
+    details: dict[str, Scalar] = {
+        "known": top in KNOWN_LIBRARIES,
+        "shipped": top in shipped,
+        "reached": reached,
+        "when": _SINKS[field].when,
+        "affected": _SINKS[field].affected,
+    }
     return Evidence("config.import_sink", Subject("field", path, field), text, details=details)
 
 
