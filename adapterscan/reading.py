@@ -26,6 +26,7 @@ from adapterscan.formats.peft import Adapter, build_adapter
 from adapterscan.formats.peft_types import PARTS
 from adapterscan.formats.reader import SourceFile
 from adapterscan.formats.safetensors import read_safetensors
+from adapterscan.formats.scripts import TEXT_LIMIT, TEXTS_LIMIT, code_facts
 from adapterscan.formats.sniff import COULD_HIDE_PICKLES, parse_lfs_pointer, sniff
 from adapterscan.formats.tensors import WeightFile
 from adapterscan.model import (
@@ -106,6 +107,7 @@ class Contents:
     templates: list[tuple[chat_templates.Template, Tree]] = field(default_factory=list)
     config_bytes: int = 0
     config_values: int = 0
+    code_bytes: int = 0
     records: list[FileRecord] = field(default_factory=list)
     evidence: list[Evidence] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
@@ -279,6 +281,7 @@ def _dispatch(
 def _read_other(contents: Contents, file: File, source: SourceFile, outcome: _Outcome) -> None:
     """Look into what no adapter loader reads by itself: a script or a config can name any file."""
     container = sniff(source.read(0, HEAD_BYTES))
+    _look_for_code(contents, file, source)
     if container in COULD_HIDE_PICKLES:
         _find_pickles(contents, file, source)
     elif file.path.lower().endswith(".json") and source.size <= _SIDE_DOCUMENT_LIMIT:
@@ -290,6 +293,15 @@ def _read_other(contents: Contents, file: File, source: SourceFile, outcome: _Ou
     outcome.status = "hashed only" if source.size <= HASH_LIMIT else "listed only"
     if source.size <= HASH_LIMIT:
         hash_only(source)
+
+
+def _look_for_code(contents: Contents, file: File, source: SourceFile) -> None:
+    is_code = file.kind is FileKind.CODE
+    room = max(0, TEXTS_LIMIT - contents.code_bytes)
+    facts = code_facts(source, is_code=is_code, room=room)
+    contents.evidence.extend(facts)
+    if is_code or facts:
+        contents.code_bytes += min(source.size, TEXT_LIMIT)
 
 
 def _text(source: SourceFile) -> str:
@@ -393,6 +405,7 @@ def _read_container(
             _note(contents, "file.disguised", file, container, suffix=suffix)
         pickles, facts = _find_pickles(contents, file, source)
     if file.kind is FileKind.PICKLE and container != "safetensors":
+        _look_for_code(contents, file, source)
         hash_only(source)
         if pickles is not None:
             _require_pickles(file, container, pickles, facts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+from adapterscan.formats.programs import run_by
 from adapterscan.model import FileKind
 
 _TOKENIZER_NAMES = frozenset(
@@ -68,10 +69,15 @@ _CODE_SUFFIXES = frozenset(
         *(".ipynb", ".py", ".pyc", ".pyd", ".pyo", ".pyw", ".pyx", ".pyz", ".whl"),
         *(".cjs", ".class", ".jar", ".js", ".jse", ".lua", ".mjs", ".node", ".php", ".pl", ".rb"),
         *(".com", ".cpl", ".dll", ".dylib", ".elf", ".exe", ".msi", ".scr", ".so", ".wasm"),
-        *(".hta", ".lnk", ".reg", ".vbe", ".vbs", ".wsf"),
+        *(".desktop", ".hta", ".lnk", ".pyt", ".reg", ".service", ".url", ".vbe", ".vbs", ".wsf"),
     }
 )
-_CODE_NAMES = frozenset({"dockerfile", "justfile", "makefile", "requirements.txt", "setup.cfg"})
+_CODE_NAMES = frozenset(
+    {
+        *("dockerfile", "justfile", "makefile", "pipfile", "procfile", "pyproject.toml"),
+        *("environment.yaml", "environment.yml", "requirements.txt", "setup.cfg"),
+    }
+)
 
 _TENSOR_SUFFIXES = frozenset({".safetensors", ".gguf", ".ggml", ".h5", ".msgpack", ".onnx"})
 _PICKLE_SUFFIXES = frozenset(
@@ -108,7 +114,9 @@ def file_kind(path: str) -> FileKind:
         return FileKind.CARD
     if name in _TOKENIZER_NAMES or suffix in _TOKENIZER_SUFFIXES:
         return FileKind.TOKENIZER
-    if name in _CODE_NAMES or suffix in _CODE_SUFFIXES or _SHARED_LIBRARY.fullmatch(name):
+    if run_by(path) or name in _CODE_NAMES or suffix in _CODE_SUFFIXES:
+        return FileKind.CODE
+    if _SHARED_LIBRARY.fullmatch(name):
         return FileKind.CODE
     if suffix in _TENSOR_SUFFIXES or _ADAPTER_PICKLE.fullmatch(name):
         return FileKind.WEIGHTS

@@ -2,8 +2,8 @@
 
 Sources: peft#3085 (`auto_mapping.parent_library` imports any module; an allow-list since PR #3090),
 peft#2888 (`tokenizer_kwargs`); of fields at any depth, `formats/hooks.py`.
-Limits: names and fields only; what the code does is not analysed, and code fetched from elsewhere
-by an allowed library is invisible here.
+Limits: names and fields only; what is in scripts is for `formats/scripts.py`, and code fetched from
+elsewhere by an allowed library is invisible here.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from adapterscan.detectors.detector import Detector
 from adapterscan.formats.peft_sinks import SINKS
+from adapterscan.formats.programs import run_by
 from adapterscan.model import Evidence, FileKind, Need, Scalar, Subject
 from adapterscan.reading import Contents
 from adapterscan.text import printable
@@ -37,7 +38,10 @@ def run(contents: Contents) -> Iterator[Evidence]:
     named = " ".join(str(hook.value) for hook in hooks)
     for path in files:
         name = PurePosixPath(path)
-        details: dict[str, Scalar] = {"referenced": len(name.stem) > 2 and name.stem in named}
+        details: dict[str, Scalar] = {
+            "referenced": len(name.stem) > 2 and name.stem in named,
+            "run_by": run_by(path),
+        }
         yield Evidence("file.code", Subject("file", path), name.suffix or name.name, "", details)
 
 
