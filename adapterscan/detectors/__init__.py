@@ -18,21 +18,25 @@ from adapterscan.detectors.static import (
     config,
     extent,
     files,
+    indexes,
     modules,
     references,
     templates,
+    twins,
 )
 from adapterscan.detectors.weights import outliers, runtimes, spectra, standing, values
 
 BUILT_IN: tuple[Detector, ...] = (
     files.DETECTOR,
     code.DETECTOR,
+    indexes.DETECTOR,
     config.DETECTOR,
     references.DETECTOR,
     extent.DETECTOR,
     templates.DETECTOR,
     accounting.DETECTOR,
     modules.DETECTOR,
+    twins.DETECTOR,
     runtimes.DETECTOR,
     values.DETECTOR,
     spectra.DETECTOR,

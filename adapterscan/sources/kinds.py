@@ -130,7 +130,7 @@ def file_kind(path: str) -> FileKind:
 def is_companion_config(path: str) -> bool:
     """Return whether `path` is a JSON file that loaders read beside an adapter."""
     name = _name(path)
-    return name in _COMPANION_NAMES or (name.endswith("config.json") and _suffix(path) == ".json")
+    return name in _COMPANION_NAMES or name.endswith(("config.json", ".index.json"))
 
 
 def is_full_model(path: str) -> bool:
