@@ -24,7 +24,7 @@ from adapterscan.detectors.static import (
     templates,
     twins,
 )
-from adapterscan.detectors.weights import outliers, runtimes, spectra, standing, values
+from adapterscan.detectors.weights import bits, outliers, runtimes, spectra, standing, values
 
 BUILT_IN: tuple[Detector, ...] = (
     files.DETECTOR,
@@ -39,6 +39,7 @@ BUILT_IN: tuple[Detector, ...] = (
     twins.DETECTOR,
     runtimes.DETECTOR,
     values.DETECTOR,
+    bits.DETECTOR,
     spectra.DETECTOR,
     outliers.DETECTOR,
     standing.DETECTOR,
