@@ -19,7 +19,7 @@ import numpy.typing as npt
 TEXT_RUN = 32
 #: Different letters among them: a number that repeats is no text.
 TEXT_LETTERS = 10
-_TRIES = 16  # matches of one magic that are looked at
+_TRIES = 64  # matches of one magic, and runs of letters, that are looked at
 _INFLATED = 256  # bytes of a stream that must inflate without an error
 _SHOWN = 60
 
@@ -78,7 +78,7 @@ def find_files(data: bytes) -> Iterator[Payload]:
                 yield Payload(kind, at)
                 break
     for at in _places(data, b"\x1f\x8b\x08"):
-        if data[at + 3 : at + 4] < b"\x20" and _inflates(data[at:], 31):
+        if data[at + 3 : at + 4] < b"\x20" and _inflates(data, at, 31):
             yield Payload("gzip", at)
             break
 
@@ -87,7 +87,7 @@ def find_zlib(data: bytes, limit: int = 64) -> Iterator[Payload]:
     """Yield a zlib stream that begins in the first `limit` bytes: two bytes are a weak magic."""
     for head in (b"\x78\x9c", b"\x78\xda", b"\x78\x01", b"\x78\x5e"):
         at = data.find(head, 0, limit)
-        if at >= 0 and _inflates(data[at:], 15):
+        if at >= 0 and _inflates(data, at, 15):
             yield Payload("zlib", at)
             return
 
@@ -103,7 +103,9 @@ def find_text(data: npt.NDArray[np.uint8]) -> Payload | None:
             return None
         run, length = run[:-step] & run[step:], length + step
     at = 0
-    while at < run.size:
+    for _ in range(_TRIES):
+        if at >= run.size:
+            return None
         ahead = int(np.argmax(run[at:]))
         if not run[at + ahead]:
             return None
@@ -124,11 +126,12 @@ def _places(data: bytes, magic: bytes) -> Iterator[int]:
         yield at
 
 
-def _inflates(data: bytes, bits: int) -> bool:
+def _inflates(data: bytes, at: int, bits: int) -> bool:
     """Whether a stream inflates for _INFLATED bytes of it, or to its end."""
+    piece = data[at : at + _INFLATED]
     stream = zlib.decompressobj(bits)
     try:
-        got = stream.decompress(data[:_INFLATED], 1 << 20)
+        got = stream.decompress(piece, 1 << 20)
     except zlib.error:
         return False
-    return bool(got) and (stream.eof or len(data) >= _INFLATED)
+    return bool(got) and (stream.eof or len(piece) == _INFLATED)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from adapterscan.rules import load_rules
+from adapterscan.rules.judging import load_rules
 from adapterscan.scan import scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 from fixtures.folder import config, save

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adapterscan.formats.picking import picks, takers
-from adapterscan.rules import load_rules
+from adapterscan.rules.judging import load_rules
 from adapterscan.scan import scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 from fixtures.containers import Tensor, safetensors

@@ -21,8 +21,8 @@ from adapterscan.formats.reader import SourceFile
 from adapterscan.formats.twins import Difference, difference
 from adapterscan.model import Evidence, FileKind, Need, Scalar, Subject
 from adapterscan.reading import Contents, Outline
-from adapterscan.summaries import NONE
-from adapterscan.weighing import hash_only
+from adapterscan.weighing.one_pass import hash_only
+from adapterscan.weighing.summaries import NONE
 
 COMPARED = 8  # pairs of files of a target that are read again
 _OWN_NAME = re.compile(r"(?:adapter|pytorch_lora)[^/]*", re.IGNORECASE)
