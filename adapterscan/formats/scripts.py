@@ -40,11 +40,12 @@ _PATTERNS: tuple[tuple[str, str, str], ...] = (
     ("download and run", rf"\b{_FETCH}", rf"(?:\||&&|;|\$\(|\n)[^\n]{{0,40}}?\b{_SHELL}"),
     ("download and run", rf"\b(?:{_SHELL}|eval\b)", rf"(?:\$\(|`|<\()[^\n]{{0,40}}?{_FETCH}"),
     ("download and run", r"\b(?:exec|eval)\b", r"\b(?:urlopen|urlretrieve|requests|httpx)\b"),
+    ("download and run", rf"\b{_FETCH}", r"(?:&&|;|\n)[^\n]{0,40}?(?:\bchmod\s\+x|\s\./\w)"),
     ("download and run", r"\bdownloadstring\b|\bmshta\b", ""),
     ("download and run", r"\bcertutil\b", r"-urlcache"),
     (
         "decoded code", r"\b(?:exec|eval|compile|__import__|loads)\s{0,4}\(",
-        r"b(?:64|85|32|16)decode|a85decode|fromhex|unhexlify|decompress|rot.?13|marshal\.|\bchr\("
+        r"b(?:64|85|32|16)decode|a85decode|fromhex|unhexlify|decompress|rot.?13|marshal\.|\bchr\b"
         r"|bytes\(\[",
     ),
     ("decoded code", r"\bbase64\s{1,4}(?:-d|--decode)\b", r"\|"),
@@ -54,10 +55,13 @@ _PATTERNS: tuple[tuple[str, str, str], ...] = (
     ("shell", r"\bsubprocess\b|\bcommands\.getoutput\b|\bshell\s{0,4}=\s{0,4}True\b", ""),
     ("hidden name", r"\b(?:getattr|__dict__|vars|globals|locals)\b",
      r"\A[^\n]{0,40}?(?:\bos\b|sys)"),
+    ("shell", r"\bget_ipython\(\)\.(?:system|getoutput|run_cell)|\bchild_process\b|\brunpy\.", ""),
+    ("shell", r"\bctypes\.(?:cdll|windll|pydll|util)\b", ""),
     ("hidden name", r"__import__\s{0,4}\(|\bimportlib\b|__builtins__|\b__subclasses__\b", ""),
     ("unpickle", r"\b(?:c?pickle|dill|joblib|cloudpickle|shelve)\.(?:loads?|Unpickler|open)\b", ""),
     ("unpickle", r"\bweights_only\s{0,4}=\s{0,4}False\b|\ballow_pickle\s{0,4}=\s{0,4}True\b", ""),
     ("remote code", r"\btrust_remote_code['\"]?\s{0,4}[=:]\s{0,4}True\b", ""),
+    ("remote code", r"\btorch\.hub\.load\b|\bload_library\b", ""),
     ("secrets", r"\.ssh/|\bid_rsa\b|\.aws/credentials|\bAWS_SECRET|\.netrc\b|/etc/shadow\b", ""),
     ("secrets", r"\bget_token\s{0,4}\(|\.cache/huggingface/token|\bHF_TOKEN\b", ""),
     ("persistence", r"\bcrontab\b|\.bashrc\b|\.profile\b|authorized_keys", ""),
@@ -75,6 +79,8 @@ _CONSTRUCTS = tuple(
     (name, re.compile(first, re.I | re.M), re.compile(then, re.I) if then else None)
     for name, first, then in _PATTERNS
 )
+#: What shows nothing and splits a word for a reader, not for a shell or an eye.
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
 WINDOW = 300
 _TRIES = 2000  # beginnings of one construct that are followed
 _MAGIC = re.compile(
@@ -138,7 +144,8 @@ def _text(data: bytes) -> str:
 
 def _constructs(text: str, suffix: str) -> Iterator[_Found]:
     """Yield the first place of each construct."""
-    plain = unicodedata.normalize("NFKC", text.replace("\r\n", "\n").replace("\\\n", " "))
+    plain = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text.replace("\r\n", "\n")))
+    plain = plain.replace("\\\n", " ").replace("${IFS}", " ").replace("''", "")
     told: set[str] = set()
     for construct, first, then in _CONSTRUCTS:
         if construct in told or suffix not in _ONLY.get(construct, (suffix,)):
