@@ -23,6 +23,8 @@ WINDOW = 4096  # elements that a test looks at together
 LAGS = (1, 2, 4, 8, 16)
 PLANES: Mapping[str, int] = {"F32": 2, "F16": 2, "BF16": 2}  # lowest bits that are tested
 _TESTS = ("constant", "period", "echo")
+#: Bits that a cast leaves zero, and the share of numbers that may have none of them set by chance.
+_CAST = {"F32": (0xFFF, 0.01), "F16": (7, 0.3)}
 _FULL = 0.2
 _TOLD = 3.0  # −log₁₀ p from which a window is returned
 #: A window is left out when it repeats itself: too many zeros, or neighbours that are equal.
@@ -67,7 +69,7 @@ def patterns(values: Words, dtype: str) -> tuple[list[Pattern], int]:
     Returns the strongest departure of each window that has one of p < 10⁻³, and how many tests were
     made of how many windows.
     """
-    usable = np.flatnonzero(_repeated(values) <= _REPEATED)
+    usable = np.flatnonzero((_repeated(values) <= _REPEATED) & ~_partly_cast(values, dtype))
     values = values[usable]
     if not len(values):
         return [], 0
@@ -95,6 +97,18 @@ def _repeated(values: Words) -> _F64:
     zero = np.count_nonzero(plain == 0, axis=1)
     shares: _F64 = np.maximum(same, zero) / values.shape[1]
     return shares
+
+
+def _partly_cast(values: Words, dtype: str) -> npt.NDArray[np.bool_]:
+    """Return (m,) whether some numbers were cast from a shorter type.
+
+    Rows of an embedding that were not trained stand among others that were: their zeros stand
+    together, and that is no payload.
+    """
+    zeros, share = _CAST.get(dtype, (0, 1.0))
+    cast = np.count_nonzero((values & zeros) == 0, axis=1)
+    some: npt.NDArray[np.bool_] = cast > share * values.shape[1]
+    return some
 
 
 def _period(bits: npt.NDArray[np.float32]) -> _F64:
