@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from adapterscan.calibration import Reference
 from adapterscan.errors import FileProblem, LimitExceeded, Malformed, Unreadable, Unsupported
-from adapterscan.formats import chat_templates, strict_json
+from adapterscan.formats import chat_templates, strict_json, weight_index
 from adapterscan.formats.config import CONFIG_LIMIT, AdapterConfig, read_config
 from adapterscan.formats.hooks import HOOK_LIMIT, Hook, find_hooks
 from adapterscan.formats.layouts import recognise
@@ -26,6 +26,7 @@ from adapterscan.formats.peft import Adapter, build_adapter
 from adapterscan.formats.peft_types import PARTS
 from adapterscan.formats.reader import SourceFile
 from adapterscan.formats.safetensors import read_safetensors
+from adapterscan.formats.scripts import TEXT_LIMIT, TEXTS_LIMIT, code_facts
 from adapterscan.formats.sniff import COULD_HIDE_PICKLES, parse_lfs_pointer, sniff
 from adapterscan.formats.tensors import WeightFile
 from adapterscan.model import (
@@ -84,8 +85,9 @@ class Outline:
     file: str
     folder: str
     config: str  # path of its config, "" without one
-    shapes: bytes = b""  # digest of the names and shapes of its tensors; b"" without a twin
-    norms: Sequence[float] = ()  # ‖ΔW‖ in the order of names, NONE where not measured
+    shapes: bytes = b""  # digest of the names and shapes of its tensors
+    deltas: int = 0
+    norms: Sequence[float] = ()  # ‖ΔW‖ in the order of names, NONE where not measured; of twins
 
 
 @dataclass(slots=True)
@@ -102,10 +104,12 @@ class Contents:
     configs: dict[str, AdapterConfig] = field(default_factory=dict)  # by folder
     adapters: list[WeighedAdapter] = field(default_factory=list)
     outlines: list[Outline] = field(default_factory=list)  # of all adapters
+    indexes: list[weight_index.WeightIndex] = field(default_factory=list)
     hooks: list[Hook] = field(default_factory=list)  # of configs and other documents
     templates: list[tuple[chat_templates.Template, Tree]] = field(default_factory=list)
     config_bytes: int = 0
     config_values: int = 0
+    code_bytes: int = 0
     records: list[FileRecord] = field(default_factory=list)
     evidence: list[Evidence] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
@@ -165,15 +169,17 @@ def read_files(
 
 def _outline(weighed: WeighedAdapter, has_twin: bool) -> Outline:
     adapter, summaries = weighed.adapter, weighed.weighed.deltas
-    outline = Outline(weighed.file, adapter.folder, adapter.config.path)
-    if not has_twin:
-        return outline
     shapes = hashlib.blake2b()
     for name, shape in sorted((tensor.name, tensor.shape) for tensor in adapter.weights.tensors):
         shapes.update(f"{name!r} {shape}\n".encode())
+    outline = Outline(
+        weighed.file, adapter.folder, adapter.config.path, shapes.digest(), len(adapter.deltas)
+    )
+    if not has_twin:
+        return outline
     measured: dict[str, float] = dict(summaries.of("frobenius"))
     norms = (measured.get(name, NONE) for name in sorted(delta.name for delta in adapter.deltas))
-    return replace(outline, shapes=shapes.digest(), norms=array("d", norms))
+    return replace(outline, norms=array("d", norms))
 
 
 def _read_file(contents: Contents, file: File, workers: int) -> None:
@@ -262,6 +268,8 @@ def _dispatch(
         _read_config(contents, file, source)
     elif file.kind in (FileKind.WEIGHTS, FileKind.PICKLE):
         _read_container(contents, file, source, workers, outcome)
+    elif name.endswith(weight_index.SUFFIX):
+        _read_index(contents, file, source)
     elif name in _DOCUMENT_NAMES or name.endswith(_DOCUMENT_ENDING):
         data = _small(source, DOCUMENT_LIMIT)
         document = strict_json.parse(data, file.path, limit=DOCUMENT_LIMIT)
@@ -279,6 +287,7 @@ def _dispatch(
 def _read_other(contents: Contents, file: File, source: SourceFile, outcome: _Outcome) -> None:
     """Look into what no adapter loader reads by itself: a script or a config can name any file."""
     container = sniff(source.read(0, HEAD_BYTES))
+    _look_for_code(contents, file, source)
     if container in COULD_HIDE_PICKLES:
         _find_pickles(contents, file, source)
     elif file.path.lower().endswith(".json") and source.size <= _SIDE_DOCUMENT_LIMIT:
@@ -290,6 +299,25 @@ def _read_other(contents: Contents, file: File, source: SourceFile, outcome: _Ou
     outcome.status = "hashed only" if source.size <= HASH_LIMIT else "listed only"
     if source.size <= HASH_LIMIT:
         hash_only(source)
+
+
+def _read_index(contents: Contents, file: File, source: SourceFile) -> None:
+    if len(contents.indexes) >= weight_index.INDEXES_LIMIT:
+        raise LimitExceeded(
+            file.path, f"is one of more than {weight_index.INDEXES_LIMIT} indexes of shards",
+            hint="an adapter needs none; scan the folders one by one",
+        )  # fmt: skip
+    data = _small(source, weight_index.INDEX_LIMIT)
+    contents.indexes.append(weight_index.read_index(data, file.path))
+
+
+def _look_for_code(contents: Contents, file: File, source: SourceFile) -> None:
+    is_code = file.kind is FileKind.CODE
+    room = max(0, TEXTS_LIMIT - contents.code_bytes)
+    facts = code_facts(source, is_code=is_code, room=room)
+    contents.evidence.extend(facts)
+    if is_code or facts:
+        contents.code_bytes += min(source.size, TEXT_LIMIT)
 
 
 def _text(source: SourceFile) -> str:
@@ -393,6 +421,7 @@ def _read_container(
             _note(contents, "file.disguised", file, container, suffix=suffix)
         pickles, facts = _find_pickles(contents, file, source)
     if file.kind is FileKind.PICKLE and container != "safetensors":
+        _look_for_code(contents, file, source)
         hash_only(source)
         if pickles is not None:
             _require_pickles(file, container, pickles, facts)
@@ -471,8 +500,9 @@ def _read_weights(
     config = contents.configs.get(folder, AdapterConfig(path=""))
     layout = recognise(weights.tensors)
     adapter: Adapter | None = None
-    # What the config says outranks the majority of names, which anyone can add to.
-    if layout.name == "PEFT" or config.peft_type in PARTS:
+    # What the config says outranks the majority of names, which anyone can add to; but it says
+    # nothing of a value head or of a whole model beside the adapter.
+    if layout.name == "PEFT" or (config.peft_type in PARTS and _is_peft_file(contents, file)):
         adapter = build_adapter(folder, config, weights)
     if weights.problem is not None:
         # What the header says can be judged; what the bytes say cannot.
@@ -488,6 +518,8 @@ def _read_weights(
     unclear = _unclear(file, adapter) if adapter else []
     contents.skipped.extend(unclear)
     _keep(contents, adapter, weighed)
+    if adapter is None and _is_value_head(weights):
+        return
     if not weights.tensors:
         raise Unsupported(
             file.path, "holds no tensors", hint="there is nothing to analyse; ask its author why"
@@ -496,6 +528,22 @@ def _read_weights(
         raise _not_analysed(file.path, weights, config, layout.name, layout.shown_by)
     if weighed.skipped or unclear:
         outcome.status = "partly analysed"
+
+
+def _is_peft_file(contents: Contents, file: File) -> bool:
+    """Return whether PEFT or a loader of its layout takes the file: by its name, or there is no
+    other in the folder."""
+    name, folder = PurePosixPath(file.path).name, _folder(file.path)
+    if name.startswith(("adapter", "pytorch_lora")):
+        return True
+    others = contents.artifact.files
+    return not any(f.kind is FileKind.WEIGHTS and f is not file and _folder(f.path) == folder
+                   for f in others)  # fmt: skip
+
+
+def _is_value_head(weights: WeightFile) -> bool:
+    """A linear head that no loader merges: its numbers are looked at, there is no ΔW in it."""
+    return bool(weights.tensors) and all(t.name.startswith("v_head.") for t in weights.tensors)
 
 
 def _unclear(file: File, adapter: Adapter) -> list[Skipped]:

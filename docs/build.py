@@ -1,7 +1,7 @@
 """Write what the docs take from the code: `python docs/build.py`, or `--check` to compare only.
 
-Pages of the rules, the command line's help, the run that the README opens with, and which module
-may import what.
+Pages of the rules, the command line's help, the run that the README opens with, which module may
+import what, and which config fields reach what.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from adapterscan.formats.peft_sinks import SINKS  # noqa: E402  after the path is set
 from adapterscan.rules.judging import load_rules  # noqa: E402
-from adapterscan.rules.pages import index_page, rule_page  # noqa: E402  after the path is set
+from adapterscan.rules.pages import index_page, rule_page  # noqa: E402
 from fixtures.demo import SCENES, run_scene, served  # noqa: E402
 
 COMMANDS = (
@@ -33,8 +34,10 @@ COMMANDS = (
 #: Folders that hold nothing but generated pages; what is left over in them is removed.
 OWNED = ("docs/rules",)
 ARCHITECTURE = "docs/architecture.md"
+SINKS_PAGE = "docs/config-sinks.md"
 WIDTH = 118  # of a line of the pages' prose
 _RUN = re.compile(r"(<!-- run: scan (\S+) -->\n)```console\n.*?```(?=\n<!-- end -->)", re.DOTALL)
+_SINKS = re.compile(r"(<!-- sinks -->\n).*?(?=<!-- end -->)", re.DOTALL)
 _IMPORTS = re.compile(r"(<!-- imports: (layers|torch) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
@@ -45,6 +48,7 @@ def pages(root: Path) -> Mapping[str, str]:
         **{f"docs/rules/{rule.id}.md": rule_page(rule) for rule in rules},
         "docs/rules/README.md": index_page(rules),
         "docs/cli.md": cli_page(),
+        SINKS_PAGE: with_sinks((root / SINKS_PAGE).read_text("utf-8")),
         "README.md": with_runs((root / "README.md").read_text("utf-8")),
         ARCHITECTURE: with_imports((root / ARCHITECTURE).read_text("utf-8")),
     }
@@ -93,6 +97,16 @@ def with_imports(text: str) -> str:
         return f"{match[1]}```text\n{lines}\n```\n"
 
     return _IMPORTS.sub(filled, text)
+
+
+def with_sinks(text: str) -> str:
+    """Return `text` with its `<!-- sinks -->` block filled from the table that detectors use."""
+    lines = ["| field | types | reaches | by | when | releases |", "|---|---|---|---|---|---|"]
+    for sink in SINKS:
+        kinds = ", ".join(sorted(sink.kinds)) or "all"
+        cells = (f"`{sink.field}`", kinds, sink.reaches, sink.call, sink.when, sink.affected)
+        lines.append(f"| {' | '.join(cells)} |")
+    return _SINKS.sub(lambda match: match[1] + "\n".join(lines) + "\n", text)
 
 
 def _help(command: tuple[str, ...]) -> str:

@@ -90,6 +90,7 @@ def test_all_evidence_is_judged_by_some_rule_or_is_mere_context() -> None:
         "sum.module",
         "delta.scale_disagrees",
         "base.alignment",
+        "bits.looked",
         "base.dora",
         "base.intruders",
         "base.module",

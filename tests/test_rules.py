@@ -437,6 +437,7 @@ def test_a_stale_or_left_over_page_is_a_difference(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text("no runs\n", "utf-8")
     (tmp_path / "docs" / "architecture.md").write_text("no imports\n", "utf-8")
+    (tmp_path / "docs" / "config-sinks.md").write_text("no sinks\n", "utf-8")
     write(tmp_path)
     (tmp_path / "docs" / "rules" / "README.md").write_text("old\n", "utf-8")
     (tmp_path / "docs" / "rules" / "gone.md").write_text("gone\n", "utf-8")

@@ -12,18 +12,34 @@ from adapterscan.detectors.behaviour import (
 )
 from adapterscan.detectors.detector import Detector
 from adapterscan.detectors.onbase import deltas as onbase
-from adapterscan.detectors.static import accounting, code, config, files, modules, templates
-from adapterscan.detectors.weights import outliers, runtimes, spectra, standing, values
+from adapterscan.detectors.static import (
+    accounting,
+    code,
+    config,
+    extent,
+    files,
+    indexes,
+    modules,
+    references,
+    templates,
+    twins,
+)
+from adapterscan.detectors.weights import bits, outliers, runtimes, spectra, standing, values
 
 BUILT_IN: tuple[Detector, ...] = (
     files.DETECTOR,
     code.DETECTOR,
+    indexes.DETECTOR,
     config.DETECTOR,
+    references.DETECTOR,
+    extent.DETECTOR,
     templates.DETECTOR,
     accounting.DETECTOR,
     modules.DETECTOR,
+    twins.DETECTOR,
     runtimes.DETECTOR,
     values.DETECTOR,
+    bits.DETECTOR,
     spectra.DETECTOR,
     outliers.DETECTOR,
     standing.DETECTOR,

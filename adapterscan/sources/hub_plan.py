@@ -13,6 +13,7 @@ from adapterscan.sources.names import label, name_collisions, unsafe_name
 from adapterscan.text import plural, size_text
 
 MAX_TEXT_BYTES = 32 << 20  # the largest tokenizer.json in use are about 20 MB
+MAX_CODE_BYTES = 1 << 20  # of scripts and notebooks, which are read as text
 MAX_PICKLE_BYTES = 64 << 20  # of larger ones, only what the search for pickles takes is read
 
 
@@ -88,7 +89,7 @@ def why_not_fetched(file: File) -> str:
         case FileKind.TOKENIZER:
             return _too_big(file, MAX_TEXT_BYTES)
         case FileKind.CODE:
-            return "code is reported by its presence, not read"
+            return "" if file.size <= MAX_CODE_BYTES else "a program of this size is not read"
         case FileKind.OTHER:
             return "not read by adapter loaders"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+from adapterscan.formats.programs import run_by
 from adapterscan.model import FileKind
 
 _TOKENIZER_NAMES = frozenset(
@@ -68,10 +69,15 @@ _CODE_SUFFIXES = frozenset(
         *(".ipynb", ".py", ".pyc", ".pyd", ".pyo", ".pyw", ".pyx", ".pyz", ".whl"),
         *(".cjs", ".class", ".jar", ".js", ".jse", ".lua", ".mjs", ".node", ".php", ".pl", ".rb"),
         *(".com", ".cpl", ".dll", ".dylib", ".elf", ".exe", ".msi", ".scr", ".so", ".wasm"),
-        *(".hta", ".lnk", ".reg", ".vbe", ".vbs", ".wsf"),
+        *(".desktop", ".hta", ".lnk", ".pyt", ".reg", ".service", ".url", ".vbe", ".vbs", ".wsf"),
     }
 )
-_CODE_NAMES = frozenset({"dockerfile", "justfile", "makefile", "requirements.txt", "setup.cfg"})
+_CODE_NAMES = frozenset(
+    {
+        *("dockerfile", "justfile", "makefile", "pipfile", "procfile", "pyproject.toml"),
+        *("environment.yaml", "environment.yml", "requirements.txt", "setup.cfg"),
+    }
+)
 
 _TENSOR_SUFFIXES = frozenset({".safetensors", ".gguf", ".ggml", ".h5", ".msgpack", ".onnx"})
 _PICKLE_SUFFIXES = frozenset(
@@ -108,7 +114,9 @@ def file_kind(path: str) -> FileKind:
         return FileKind.CARD
     if name in _TOKENIZER_NAMES or suffix in _TOKENIZER_SUFFIXES:
         return FileKind.TOKENIZER
-    if name in _CODE_NAMES or suffix in _CODE_SUFFIXES or _SHARED_LIBRARY.fullmatch(name):
+    if run_by(path) or name in _CODE_NAMES or suffix in _CODE_SUFFIXES:
+        return FileKind.CODE
+    if _SHARED_LIBRARY.fullmatch(name):
         return FileKind.CODE
     if suffix in _TENSOR_SUFFIXES or _ADAPTER_PICKLE.fullmatch(name):
         return FileKind.WEIGHTS
@@ -122,7 +130,7 @@ def file_kind(path: str) -> FileKind:
 def is_companion_config(path: str) -> bool:
     """Return whether `path` is a JSON file that loaders read beside an adapter."""
     name = _name(path)
-    return name in _COMPANION_NAMES or (name.endswith("config.json") and _suffix(path) == ".json")
+    return name in _COMPANION_NAMES or name.endswith(("config.json", ".index.json"))
 
 
 def is_full_model(path: str) -> bool:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from adapterscan.formats.bit_sample import Bits, BitSample
 from adapterscan.formats.deltas import Delta
 from adapterscan.formats.reader import SEGMENT_BYTES, SourceFile
 from adapterscan.formats.tensors import TensorInfo, numpy_dtype
@@ -63,6 +64,7 @@ INLINE_RANK = 32
 IN_FLIGHT_BYTES = 64 << 20
 WAITING_BYTES = 32 << 20
 
+NO_BITS = Bits()  # nothing was looked at
 _BLOCK = 1 << 16  # elements widened at a time
 _UNITS = 4096  # measured by one task
 _REASONS = 50  # told apart
@@ -80,11 +82,12 @@ class DenseSummary:
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """What the pass leaves: by delta name, by tensor name, and what could not be measured."""
+    """What the pass leaves: by delta name, by tensor name, what could not be measured, bits."""
 
     deltas: Summaries
     dense: Mapping[str, DenseSummary]
     skipped: tuple[Skipped, ...]
+    bits: Bits = NO_BITS
 
 
 def weigh(
@@ -131,6 +134,8 @@ class _Pass:
         dense = self.factors.others(tensors)
         self.dense = DensePlan(dense)
         self.cuts = cuts(self.factors, dense, file.size)
+        self.bits = BitSample(tensors)
+        self.looked = bytearray(len(self.factors.starts))  # into its bits, by number of the range
         self.next = 0  # the first range of factors that has not gone by
         self.waiting: dict[int, Storage] = {}  # by number of the range
         self.waiting_bytes = 0
@@ -177,7 +182,7 @@ class _Pass:
                     name, "holds NaN or infinite values, or a scale that makes them: not measured",
                     "do not use it: ask the author for weights that are numbers",
                 )  # fmt: skip
-        return Weighed(self.summaries, tensors, self.skips.all())
+        return Weighed(self.summaries, tensors, self.skips.all(), self.bits.finish())
 
     def _take_factors(self, start: int, view: memoryview) -> None:
         plan, end = self.factors, start + len(view)
@@ -211,6 +216,9 @@ class _Pass:
                 storages[key] = self.file.reread(*key, self.let_go[place])
             else:
                 storages[key] = self.waiting[place]
+            if not self.looked[place]:
+                self.looked[place] = 1
+                self.bits.factor(tensor, storages[key])
             plan.unused[place] -= 1
             if not plan.unused[place] and self.waiting.pop(place, None) is not None:
                 self.waiting_bytes -= tensor.nbytes
@@ -233,6 +241,10 @@ class _Pass:
     def _take_dense(self, start: int, view: memoryview) -> None:
         units = self.dense.until(start + len(view))
         while some := list(islice(units, _UNITS)):  # tasks for all: a file can have 100,000 units
+            for low, high, tensor in some:
+                if low >= start:
+                    piece = view[low - start : high - start]
+                    self.bits.other(tensor, piece, low - tensor.start)
             self._submit(0, partial(self._measure_dense, start, view, some))
 
     def _measure_dense(self, start: int, view: memoryview, units: Iterable[Unit]) -> None:

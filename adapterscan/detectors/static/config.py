@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from adapterscan.detectors.detector import Detector
 from adapterscan.detectors.static.base_model import base_kind, is_hub_id
@@ -34,19 +33,13 @@ from adapterscan.text import printable
 HUGE_RANK = 4096
 HUGE = 10**300  # JSON numbers have no bound, floats do
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_REFERENCES = (
-    "tokenizer_name_or_path", "prompt_tuning_init_state_dict_path",
-    "corda_config.cache_file", "corda_config.covariance_file",
-    "lora_ga_config.cache_file", "lora_ga_config.covariance_file",
-)  # fmt: skip
 
 
 def run(contents: Contents) -> Iterator[Evidence]:
-    """Yield all `config.*` evidence but code hooks, and `adapter.*_missing`."""
+    """Yield `config.*` evidence but hooks and references, and `adapter.*_missing`."""
     for config in contents.configs.values():
         yield from config.evidence
         yield from _base(config, contents.artifact)
-        yield from _references(config)
         yield from _activation(config)
         if config.peft_type in ("LORA", "XLORA", "ADALORA"):
             yield from _rank(config)
@@ -159,27 +152,6 @@ def _class(scale: float) -> str:
     if scale == 0:
         return "zero"
     return "negative" if scale < 0 else "normal"
-
-
-def _references(config: AdapterConfig) -> Iterator[Evidence]:
-    """Fields that make a loader read another file or repository."""
-    for field in _REFERENCES:
-        value = _at(config.raw, field)
-        if isinstance(value, str) and value:
-            subject = Subject("field", config.path, field)
-            yield Evidence("config.external_reference", subject, printable(value))
-    adapters = config.raw.get("adapters")
-    if config.peft_type == "XLORA" and isinstance(adapters, dict):
-        for name, target in adapters.items():
-            subject = Subject("field", config.path, f"adapters[{printable(name, 60)}]")
-            yield Evidence("config.external_reference", subject, printable(str(target)))
-
-
-def _at(raw: Mapping[str, Any], dotted: str) -> object:
-    value: object = raw
-    for name in dotted.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
 
 
 def _activation(config: AdapterConfig) -> Iterator[Evidence]:

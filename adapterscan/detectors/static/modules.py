@@ -1,4 +1,4 @@
-"""Compare the adapted modules with what the config declares: factors, ranks, targets, twin files.
+"""Compare the adapted modules with what the config declares: factors, ranks, targets.
 
 Also which layers are adapted, and which tokens' embeddings are replaced.
 
@@ -7,28 +7,15 @@ Limits: shapes are compared with the config, not with the base model.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 
 from adapterscan.detectors.detector import Detector
 from adapterscan.formats.accounting import Role
 from adapterscan.formats.targeting import declared_rank
 from adapterscan.model import Evidence, Need, Subject
-from adapterscan.reading import Contents, Outline, WeighedAdapter
-from adapterscan.weighing.summaries import NONE
+from adapterscan.reading import Contents, WeighedAdapter
 
 _PROBLEMS = {"orphan": "module.orphan", "shape": "module.shape_conflict"}
-
-
-def run(contents: Contents) -> Iterator[Evidence]:
-    """Yield `adapter.weights_disagree`."""
-    by_folder: dict[str, list[Outline]] = defaultdict(list)
-    for outline in contents.outlines:
-        by_folder[outline.folder].append(outline)
-    for group in by_folder.values():
-        first, *others = sorted(group, key=lambda item: item.file)
-        for other in others:
-            yield from _disagreement(first, other)
 
 
 def each(_: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
@@ -83,29 +70,7 @@ def _reach(weighed: WeighedAdapter) -> Iterator[Evidence]:
             yield Evidence("adapter.trainable_tokens", subject, rows, "tokens")
 
 
-def _disagreement(first: Outline, other: Outline) -> Iterator[Evidence]:
-    """Two weight files in one folder: loaders differ in which they take, so they must agree."""
-    difference = ""
-    if first.shapes != other.shapes:
-        difference = "names or shapes of tensors"
-    elif len(first.norms) != len(other.norms) or not all(map(_close, first.norms, other.norms)):
-        difference = "values"
-    if difference:
-        yield Evidence(
-            "adapter.weights_disagree",
-            Subject("adapter", first.folder),
-            difference,
-            details={"first": first.file, "second": other.file},
-        )
-
-
-def _close(one: float, two: float) -> bool:
-    if one == NONE or two == NONE:
-        return one == two
-    return abs(one - two) <= 0.02 * max(abs(one), abs(two))  # a copy may be of another dtype
-
-
 DETECTOR = Detector(
-    "modules", 1, frozenset({Need.WEIGHTS}), "modules against the configuration", run, each,
+    "modules", 1, frozenset({Need.WEIGHTS}), "modules against the configuration", each=each,
     takes=lambda _, weighed: weighed and weighed.adapter.config.path and weighed.adapter.deltas,
 )  # fmt: skip
