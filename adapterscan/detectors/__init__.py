@@ -12,6 +12,7 @@ from adapterscan.detectors.behaviour import (
 )
 from adapterscan.detectors.detector import Detector
 from adapterscan.detectors.onbase import deltas as onbase
+from adapterscan.detectors.provenance import cards, leaks, licences, names, signatures
 from adapterscan.detectors.static import accounting, code, config, files, modules, templates
 from adapterscan.detectors.weights import outliers, runtimes, spectra, standing, values
 
@@ -20,6 +21,11 @@ BUILT_IN: tuple[Detector, ...] = (
     code.DETECTOR,
     config.DETECTOR,
     templates.DETECTOR,
+    signatures.DETECTOR,
+    names.DETECTOR,
+    licences.DETECTOR,
+    cards.DETECTOR,
+    leaks.DETECTOR,
     accounting.DETECTOR,
     modules.DETECTOR,
     runtimes.DETECTOR,
