@@ -17,7 +17,7 @@ from adapterscan.errors import BadConfig
 from adapterscan.model import Severity
 
 _LIMIT = 1 << 20
-KEYS = ("fail-on", "rules", "reference", "suppressions", "max-download", "jobs")
+KEYS = ("fail-on", "rules", "reference", "suppressions", "max-download", "jobs", "verify-key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class Settings:
     suppressions: tuple[Path, ...] = ()
     max_download: str | None = None
     jobs: int | None = None
+    verify_key: Path | None = None
     source: str | None = None
     ignored: str = ""  # a file that was found but not used, and why
 
@@ -137,6 +138,9 @@ def _parse(path: Path, data: Mapping[str, Any]) -> Settings:
         raise BadConfig(f"{path}: fail-on must be text", hint='for example fail-on = "high"')
     if jobs is not None and (not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1):
         raise BadConfig(f"{path}: jobs must be a whole number from 1", hint="jobs = 2")
+    key = table.get("verify-key")
+    if key is not None and not isinstance(key, str):
+        raise BadConfig(f"{path}: verify-key must be a file", hint='verify-key = "key.pub"')
     severity = parse_severity(fail_on) if fail_on is not None else None
     size = table.get("max-download")
     if size is not None:
@@ -149,6 +153,7 @@ def _parse(path: Path, data: Mapping[str, Any]) -> Settings:
         suppressions=_paths(path, table, "suppressions", "files"),
         max_download=str(size) if size is not None else None,
         jobs=jobs,
+        verify_key=path.parent / key if key is not None else None,
         source=str(path),
     )
 

@@ -39,6 +39,7 @@ from adapterscan.model import (
     Subject,
 )
 from adapterscan.onbase.base import BaseWeights
+from adapterscan.provenance.papers import Papers
 from adapterscan.text import plural, printable, size_text
 from adapterscan.weighing.one_pass import Weighed, hash_only, weigh
 from adapterscan.weighing.summaries import NONE, Summaries
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from adapterscan.formats.pickle_file import NamedSource, PickleFile
     from adapterscan.formats.pickle_policy import Purpose
     from adapterscan.formats.template_facts import Tree
+    from adapterscan.provenance.signing import Key
 
 HEAD_BYTES = 1024
 DOCUMENT_LIMIT = 8 << 20
@@ -101,12 +103,14 @@ class Contents:
     peers: Reference = field(default_factory=Reference)  # other adapters, to compare with
     base: BaseWeights | None = None  # the base model, to compare with
     tell: Callable[[str], None] = lambda _: None
+    key: Key | None = None  # to verify signatures with
     configs: dict[str, AdapterConfig] = field(default_factory=dict)  # by folder
     adapters: list[WeighedAdapter] = field(default_factory=list)
     outlines: list[Outline] = field(default_factory=list)  # of all adapters
     indexes: list[weight_index.WeightIndex] = field(default_factory=list)
     hooks: list[Hook] = field(default_factory=list)  # of configs and other documents
     templates: list[tuple[chat_templates.Template, Tree]] = field(default_factory=list)
+    papers: Papers = field(default_factory=Papers)  # cards, licences, signatures; what texts tell
     config_bytes: int = 0
     config_values: int = 0
     code_bytes: int = 0
@@ -144,14 +148,14 @@ def read(
 def read_files(
     contents: Contents, *, workers: int, progress: Callable[[str], None] = lambda _: None
 ) -> Iterator[WeighedAdapter | None]:
-    """Read every fetched file of `contents.artifact`, configs first; `progress` is told each path.
+    """Read every fetched file of `contents.artifact`, configs and cards first.
 
     Yields after each file the adapter that is in it, or None. Only the caller keeps it, and may
     take the facts out of `contents` as well: a repository can have 10,000 files.
     """
     files = contents.artifact.files
     folders = Counter(_folder(file.path) for file in files if file.kind is FileKind.WEIGHTS)
-    for file in sorted(files, key=lambda f: (f.kind is not FileKind.CONFIG, f.path)):
+    for file in sorted(files, key=_in_order):
         if file.parts is not None:
             progress(file.path)
             _read_parts(contents, file)
@@ -165,6 +169,11 @@ def read_files(
             contents.outlines.append(_outline(contents.adapters[0], folders[folder] > 1))
         yield contents.adapters.pop() if contents.adapters else None
     contents.records.sort(key=lambda record: record.path)
+
+
+def _in_order(file: File) -> tuple[bool, bool, str]:
+    """Return what sorts configs first, then cards: adapters are compared with both."""
+    return file.kind is not FileKind.CONFIG, file.kind is not FileKind.CARD, file.path
 
 
 def _outline(weighed: WeighedAdapter, has_twin: bool) -> Outline:
@@ -197,6 +206,7 @@ def _read_file(contents: Contents, file: File, workers: int) -> None:
             except Exception as error:  # input is hostile: whatever it breaks, the others are read
                 outcome.status = "not analysed"
                 _note_problem(contents, file, _defect(file, error))
+            contents.papers.take(file, source)
             if source.sha256 is None and file.kind is not FileKind.OTHER:
                 hash_only(source)  # a broken file is identified all the same
     except FileProblem as problem:
@@ -383,6 +393,7 @@ def _find_pickles(
     purpose: Purpose = "weights" if file.kind is FileKind.WEIGHTS else "trainer"
     found = find_pickles(source)
     facts = pickle_facts(found, purpose)
+    contents.papers.take_pickles(file.path, found)
     contents.evidence.extend(facts)
     contents.skipped.extend(_unfollowed(file, facts))
     if found.problem is not None:

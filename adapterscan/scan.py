@@ -24,6 +24,7 @@ from adapterscan.model import (
     Skipped,
 )
 from adapterscan.onbase.used import Used
+from adapterscan.provenance.papers import is_signature
 from adapterscan.reading import Contents, WeighedAdapter, read_files
 from adapterscan.rules.docket import Docket
 from adapterscan.rules.judging import RuleBook
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from adapterscan.formats.peft import Adapter
     from adapterscan.onbase.base import BaseWeights
     from adapterscan.probe import ProbeRequest
+    from adapterscan.provenance.signing import Key
 
 DIGEST = 16  # characters of a reference's, in a report
 SEVERAL = 2  # adapters: more than one cannot be probed at once
@@ -50,6 +52,10 @@ NOT_COMPARED = Skipped(
     "overwrites move something are outside of this report; --base BASE compares",
     ask="--base BASE",
 )  # fmt: skip
+UNSIGNED = Skipped(
+    "signatures", "there is none to verify with the key that was given", failed=True,
+    hint="ask the author for model.sig, or leave --verify-key out",
+)  # fmt: skip
 SERVED = Skipped(
     "base model", "weights were not compared: the base is on a server, which shows none",
     failed=False, hint="scan once more with --base FOLDER or org/name@commit and without --probe",
@@ -61,13 +67,15 @@ class ScanOptions:
     """How a scan runs. `workers` threads measure weights; results do not depend on them.
 
     `peers`: adapters to compare with; None: those that come with the package. `base`: the base
-    model's weights, to compare with; without them `no_base` may say why there are none.
+    model's weights, to compare with; without them `no_base` may say why there are none. `key`: to
+    verify signatures with.
     """
 
     workers: int = 2
     peers: Reference | None = None
     base: BaseWeights | None = None
     no_base: str = ""
+    key: Key | None = None
 
 
 def scan(
@@ -91,7 +99,7 @@ def scan(
     options = options or ScanOptions()
     workers, peers = options.workers, options.peers or built_in()
     base = Used(options.base) if options.base is not None else None
-    contents = Contents(artifact, peers, base, progress)
+    contents = Contents(artifact, peers, base, progress, options.key)
     docket = Docket(rules)
     compared = base is not None
     docket.add(artifact.evidence)
@@ -123,6 +131,9 @@ def scan(
         if detector.name in given - stopped and not detector.needs & lacking
     ]
     skipped += contents.skipped
+    skipped += contents.papers.skipped
+    if options.key is not None and not any(map(is_signature, contents.papers.papers)):
+        skipped.append(UNSIGNED)
     if base is not None:
         skipped += base.notes()
     else:

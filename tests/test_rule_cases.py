@@ -86,6 +86,7 @@ def test_all_evidence_is_judged_by_some_rule_or_is_mere_context() -> None:
     assert LISTED - {rule.evidence for rule in RULES} == {
         "adapter.statistic",
         "behaviour.words",
+        "hub.repository",
         "sum.method",
         "sum.module",
         "delta.scale_disagrees",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from adapterscan.model import Severity
     from adapterscan.onbase.base import BaseWeights
     from adapterscan.probe import ProbeRequest
+    from adapterscan.provenance.signing import Key
     from adapterscan.rules.judging import RuleBook
     from adapterscan.sources import HubOptions
 
@@ -56,6 +57,15 @@ def peers_of(files: Sequence[Path]) -> Reference | None:
     from adapterscan.calibration import Reference, built_in, read_reference
 
     return reduce(Reference.joined, map(read_reference, files), built_in())
+
+
+def key_of(path: Path | None) -> Key | None:
+    """Return the key to verify signatures with, None where none was named. Raises BadConfig."""
+    if path is None:
+        return None
+    from adapterscan.provenance.signing import load_key
+
+    return load_key(path)
 
 
 def hub_options(

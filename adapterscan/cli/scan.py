@@ -19,6 +19,7 @@ from adapterscan.cli.inputs import (
     base_weights,
     cores,
     hub_options,
+    key_of,
     limit_blas_threads,
     peers_of,
     probing_with,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from adapterscan.model import Artifact, Ref, Report
     from adapterscan.onbase.base import BaseWeights
     from adapterscan.probe import ProbeRequest
+    from adapterscan.provenance.signing import Key
     from adapterscan.rules.judging import RuleBook
     from adapterscan.sources import HubOptions
 
@@ -155,6 +157,15 @@ def scan(
     device: Annotated[
         str | None, typer.Option(help="Where the model runs: cuda, cuda:1, mps.  [default: cpu]")
     ] = None,
+    verify_key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Verify signatures with this public key or signer's certificate (PEM); needs the "
+            "extra adapterscan[signing].",
+            show_default=False,
+        ),
+    ] = None,
     redact: Annotated[
         bool, typer.Option("--redact", help="Leave out of the report what only the adapter says.")
     ] = False,
@@ -194,6 +205,7 @@ def scan(
         book = rule_book((*settings.rules, *(rules or ())))
         peers = peers_of((*settings.references, *(reference or ())))
         workers = jobs or settings.jobs or cores()
+        key = key_of(verify_key or settings.verify_key)
         probing = probing_with(
             base,
             served_as,
@@ -207,7 +219,7 @@ def scan(
         )
         weights = base_weights(base, probing, options, whole=whole_base)
         reports, unopened = scan_all(
-            refs, options, book, workers, settings.source, progress, probing, peers, weights
+            refs, options, book, workers, settings.source, progress, probing, peers, weights, key
         )
         failures += unopened
         accepted = (*settings.suppressions, *(suppressions or ()))
@@ -224,6 +236,7 @@ def scan_all(
     probing: ProbeRequest | None = None,
     peers: Reference | None = None,
     weights: BaseWeights | str | None = None,
+    key: Key | None = None,
 ) -> tuple[list[Report], list[tuple[str, AdapterscanError]]]:
     """Return the reports, and for targets that could not be opened why."""
     from adapterscan.scan import ScanOptions
@@ -244,7 +257,7 @@ def scan_all(
         report = run(
             artifact,
             book,
-            options=ScanOptions(workers, peers, base, why),
+            options=ScanOptions(workers, peers, base, why, key),
             probing=probing,
             config_file=config_file,
             progress=tell or (lambda _: None),

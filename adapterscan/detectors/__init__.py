@@ -12,6 +12,7 @@ from adapterscan.detectors.behaviour import (
 )
 from adapterscan.detectors.detector import Detector
 from adapterscan.detectors.onbase import deltas as onbase
+from adapterscan.detectors.provenance import cards, leaks, licences, names, signatures
 from adapterscan.detectors.static import (
     accounting,
     code,
@@ -34,6 +35,11 @@ BUILT_IN: tuple[Detector, ...] = (
     references.DETECTOR,
     extent.DETECTOR,
     templates.DETECTOR,
+    signatures.DETECTOR,
+    names.DETECTOR,
+    licences.DETECTOR,
+    cards.DETECTOR,
+    leaks.DETECTOR,
     accounting.DETECTOR,
     modules.DETECTOR,
     twins.DETECTOR,

@@ -29,6 +29,7 @@ from adapterscan.model import (
 )
 from adapterscan.sources.hub_cache import COMMIT, open_cached, remember_revision
 from adapterscan.sources.hub_errors import client_errors, explain, leaks
+from adapterscan.sources.hub_facts import hub_facts
 from adapterscan.sources.hub_guard import Guard
 from adapterscan.sources.hub_options import HubOptions
 from adapterscan.sources.hub_plan import Plan, Planner, plan, unsafe
@@ -125,7 +126,8 @@ class _Visit:
         commit = self._commit(info)
         listing, problems = self._list(commit)
         todo = planned(listing, max_bytes=self.options.max_download)
-        evidence = [*self._renamed(info), *todo.evidence]
+        facts = hub_facts(info, self.ref.location, self.ref.subfolder)
+        evidence = [*self._renamed(info), *facts, *todo.evidence]
         problems += todo.problems
         files = list(todo.listed)
         for file in todo.fetch:
@@ -154,7 +156,9 @@ class _Visit:
         """Ask which commit the revision is at."""
         with self._explained(), self.guard.watching():
             return self._patiently(
-                lambda: self.api.model_info(self.ref.location, revision=self.ref.revision)
+                lambda: self.api.model_info(
+                    self.ref.location, revision=self.ref.revision, securityStatus=True
+                )
             )
 
     def _patiently(self, ask: Callable[[], _Answer]) -> _Answer:

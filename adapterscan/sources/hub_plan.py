@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import Protocol
 
 from adapterscan.errors import TooLarge
 from adapterscan.model import Evidence, File, FileKind, Skipped, Subject
+from adapterscan.provenance.papers import is_licence, is_signature
 from adapterscan.sources.kinds import is_companion_config, is_full_model
 from adapterscan.sources.names import label, name_collisions, unsafe_name
 from adapterscan.text import plural, size_text
 
 MAX_TEXT_BYTES = 32 << 20  # the largest tokenizer.json in use are about 20 MB
 MAX_CODE_BYTES = 1 << 20  # of scripts and notebooks, which are read as text
+MAX_PAPER_BYTES = 256 << 10  # licences, signatures and what a trainer noted, in text
+MOST_PAPERS = 30  # of these: repositories can hold thousands of notes
 MAX_PICKLE_BYTES = 64 << 20  # of larger ones, only what the search for pickles takes is read
+
+_NOTES = (".json", ".yaml", ".yml", ".toml", ".cfg", ".conf", ".ini", ".log", ".txt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,7 @@ def plan(listing: Iterable[File], *, max_bytes: int) -> Plan:
     problems: list[Skipped] = []
     evidence: list[Evidence] = []
     seen: set[str] = set()
+    papers = 0
     for file in sorted(listing, key=lambda file: file.path):
         reason = unsafe_name(file.path)
         if reason:
@@ -55,6 +62,9 @@ def plan(listing: Iterable[File], *, max_bytes: int) -> Plan:
             problems.append(problem)
         elif file.path in seen:
             problems.append(Skipped(label(file.path), "listed twice by the hub", failed=True))
+        elif papers < MOST_PAPERS and _is_paper(file):
+            papers += 1
+            fetch.append(file)
         elif why := why_not_fetched(file):
             listed.append(replace(file, not_fetched=why))
         elif _is_for_ranges(file):
@@ -92,6 +102,16 @@ def why_not_fetched(file: File) -> str:
             return "" if file.size <= MAX_CODE_BYTES else "a program of this size is not read"
         case FileKind.OTHER:
             return "not read by adapter loaders"
+
+
+def _is_paper(file: File) -> bool:
+    """Return whether a file that no loader reads is small, and may say where all comes from or
+    give a secret away."""
+    if file.kind is not FileKind.OTHER or not 0 < file.size <= MAX_PAPER_BYTES:
+        return False
+    name = PurePosixPath(file.path).name.lower()
+    told = is_licence(file.path) or is_signature(file.path) or name.startswith("events.out.")
+    return told or name.endswith(_NOTES)
 
 
 def _is_for_ranges(file: File) -> bool:

@@ -30,6 +30,7 @@ from adapterscan.sources.names import label, name_collisions
 
 MAX_ENTRIES = 10_000
 MAX_DEPTH = 32
+MAX_SETTINGS = 64 << 10  # bytes of `.git/config`
 
 #: Version control and the hub client's own bookkeeping: no loader reads from there.
 _BOOKKEEPING = (".git", ".hg", ".cache/huggingface")
@@ -156,6 +157,7 @@ def _walk(tree: _Tree) -> Iterator[_Fact]:
             path = f"{folder}/{entry.name}" if folder else entry.name
             if _is_bookkeeping(path):
                 yield Skipped(label(path), "version control or cache data: not looked at", False)
+                yield from _settings(tree.root / path, f"{path}/config")
                 continue
             seen += 1
             if seen > tree.max_entries:
@@ -169,6 +171,17 @@ def _walk(tree: _Tree) -> Iterator[_Fact]:
                 yield _failed(path, f"deeper than {tree.max_depth} folders")
             else:
                 pending.append((path, depth + 1))
+
+
+def _settings(folder: Path, path: str) -> Iterator[File]:
+    """Yield git's settings, which hold the token of whoever cloned with one in the address."""
+    place = folder / "config"
+    try:
+        status = place.lstat() if folder.name == ".git" and not folder.is_symlink() else None
+    except OSError:
+        return
+    if status is not None and stat.S_ISREG(status.st_mode) and status.st_size <= MAX_SETTINGS:
+        yield File(label(path), status.st_size, FileKind.OTHER, place)
 
 
 def _scan(tree: _Tree, folder: str, seen: int) -> Iterator[os.DirEntry[str]]:

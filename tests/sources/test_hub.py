@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelInfo
 
 from adapterscan.errors import (
     AccessDenied,
@@ -20,8 +21,10 @@ from adapterscan.errors import (
     TooLarge,
     Unreachable,
 )
-from adapterscan.model import Artifact, File, Ref, SourceKind
+from adapterscan.model import Artifact, File, FileKind, Ref, SourceKind
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
+from adapterscan.sources.hub_facts import hub_facts
+from adapterscan.sources.hub_plan import MAX_PAPER_BYTES, MOST_PAPERS
 from fixtures.loopback_hub import FOREVER, LoopbackHub
 
 from .conftest import ADAPTER
@@ -49,7 +52,13 @@ def failed(artifact: Artifact) -> list[str]:
 
 
 def facts(artifact: Artifact) -> list[tuple[str, str, object]]:
-    return [(fact.name, str(fact.subject), fact.value) for fact in artifact.evidence]
+    """Return what was seen of the files; what the hub says of itself is below."""
+    evidence = [fact for fact in artifact.evidence if not fact.name.startswith("hub.")]
+    return [(fact.name, str(fact.subject), fact.value) for fact in evidence]
+
+
+def said(artifact: Artifact) -> list[tuple[str, object]]:
+    return [(str(f.subject), f.value) for f in artifact.evidence if f.name == "hub.scan"]
 
 
 # What is fetched, and at which commit
@@ -65,13 +74,14 @@ def test_only_the_files_that_a_scan_needs_are_fetched(
         "adapter_model.safetensors",
         "run.py",
         "tokenizer_config.json",
+        "trainer_state.json",
         "training_args.bin",
     ]
     assert [(f.path, f.not_fetched) for f in artifact.files if f.local is None] == [
         (".gitattributes", "not read by adapter loaders"),
-        ("trainer_state.json", "not read by adapter loaders"),
     ]
-    assert artifact.problems == artifact.evidence == ()
+    assert artifact.problems == ()
+    assert facts(artifact) == []
     assert content(artifact) == ADAPTER[WEIGHTS]
 
 
@@ -155,6 +165,54 @@ def test_more_than_the_allowed_bytes_are_refused_before_any_file_is_fetched(
         opened("org/adapter", replace(options, max_download=1000))
     assert "--max-download" in caught.value.hint
     assert hub.fetched() == []
+
+
+def test_notes_of_a_trainer_are_fetched_when_they_are_small_and_few(
+    hub: LoopbackHub, options: HubOptions
+) -> None:
+    notes = {f"logs/{number:02}.json": b'{"n": %d}' % number for number in range(MOST_PAPERS + 5)}
+    many = {**notes, "LICENSE": b"MIT License", "big.txt": b"x" * (MAX_PAPER_BYTES + 1)}
+    hub["org/adapter"].commit({**ADAPTER, **many})
+    artifact = opened("org/adapter", options)
+    fetched = [f.path for f in artifact.files if f.kind is FileKind.OTHER and f.local is not None]
+    assert len(fetched) == MOST_PAPERS
+    assert "LICENSE" in fetched
+    assert "big.txt" not in fetched
+
+
+# What the hub says of itself
+
+
+def test_what_the_hub_says_comes_with_the_answer_that_names_the_commit(
+    hub: LoopbackHub, options: HubOptions
+) -> None:
+    artifact = opened("org/adapter", options)
+    (about,) = [fact for fact in artifact.evidence if fact.name == "hub.repository"]
+    assert (about.value, about.details["gated"]) == ("2026-01-01", "no")
+    assert said(artifact) == [("org/adapter", "no issues")]
+    asked = [request.path for request in hub.requests if "/resolve/" not in request.path]
+    assert len(asked) == 2  # the repository and its listing
+
+
+def test_files_that_the_hub_flags_are_quoted(hub: LoopbackHub, options: HubOptions) -> None:
+    hub["org/adapter"].faults.flagged = {"training_args.bin": "unsafe", "a/b.pt": "suspicious"}
+    expected = [("training_args.bin", "unsafe"), ("a/b.pt", "suspicious")]
+    assert said(opened("org/adapter", options)) == expected
+
+
+def test_a_scan_of_the_hub_that_is_not_done_is_said(hub: LoopbackHub, options: HubOptions) -> None:
+    hub["org/adapter"].faults.scanned = False
+    assert said(opened("org/adapter", options)) == [("org/adapter", "not done")]
+
+
+@pytest.mark.parametrize(
+    "status",
+    [None, 7, [], {}, {"filesWithIssues": 3}, {"filesWithIssues": [None, {}, {"path": 1}]}],
+)
+def test_an_odd_answer_about_the_scan_is_no_clean_one(status: object) -> None:
+    info = ModelInfo(id="org/adapter", securityRepoStatus=status)
+    values = {fact.value for fact in hub_facts(info, "org/adapter", "") if fact.name == "hub.scan"}
+    assert values in ({"not told"}, {"not done"})
 
 
 # Transport

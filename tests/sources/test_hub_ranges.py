@@ -267,7 +267,8 @@ def test_the_same_file_on_a_disk_is_judged_alike(tmp_path: Path, given, adapter)
         report = scan(open_artifact(parse_ref(str(near)), HubOptions()), load_rules())
         assert record(report).sha256 is not None
         assert [f.rule for f in report.findings] == [f.rule for f in far.findings]
-        assert report.evidence == far.evidence
+        seen = tuple(item for item in far.evidence if not item.name.startswith("hub."))
+        assert report.evidence == seen
         assert verdict(report) == verdict(far)
 
 

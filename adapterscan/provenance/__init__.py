@@ -1,0 +1,1 @@
+"""What tells where an adapter comes from: trusted names, licences, signatures, papers."""
