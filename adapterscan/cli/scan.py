@@ -16,6 +16,7 @@ from adapterscan.cli.inputs import (
     DEFAULT_FAIL_ON,
     DEFAULT_MAX_DOWNLOAD,
     Probe,
+    base_documents,
     base_weights,
     cores,
     hub_options,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from adapterscan.calibration import Reference
     from adapterscan.model import Artifact, Ref, Report
     from adapterscan.onbase.base import BaseWeights
+    from adapterscan.onbase.documents import BaseDocuments
     from adapterscan.probe import ProbeRequest
     from adapterscan.rules.judging import RuleBook
     from adapterscan.sources import HubOptions
@@ -206,9 +208,11 @@ def scan(
             triggers=triggers,
         )
         weights = base_weights(base, probing, options, whole=whole_base)
+        documents = base_documents(base, probing, options)
         reports, unopened = scan_all(
-            refs, options, book, workers, settings.source, progress, probing, peers, weights
-        )
+            refs, options, book, workers, settings.source, progress, probing, peers, weights,
+            documents,
+        )  # fmt: skip
         failures += unopened
         accepted = (*settings.suppressions, *(suppressions or ()))
         write(reports, failures, threshold, places, book, Style(color, verbose), accepted)
@@ -224,6 +228,7 @@ def scan_all(
     probing: ProbeRequest | None = None,
     peers: Reference | None = None,
     weights: BaseWeights | str | None = None,
+    documents: BaseDocuments | None = None,
 ) -> tuple[list[Report], list[tuple[str, AdapterscanError]]]:
     """Return the reports, and for targets that could not be opened why."""
     from adapterscan.scan import ScanOptions
@@ -244,7 +249,7 @@ def scan_all(
         report = run(
             artifact,
             book,
-            options=ScanOptions(workers, peers, base, why),
+            options=ScanOptions(workers, peers, base, why, documents),
             probing=probing,
             config_file=config_file,
             progress=tell or (lambda _: None),

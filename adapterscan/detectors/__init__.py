@@ -12,7 +12,17 @@ from adapterscan.detectors.behaviour import (
 )
 from adapterscan.detectors.detector import Detector
 from adapterscan.detectors.onbase import deltas as onbase
-from adapterscan.detectors.static import accounting, code, config, files, modules, templates
+from adapterscan.detectors.onbase import tokenizers as tokenizers_on_base
+from adapterscan.detectors.static import (
+    accounting,
+    code,
+    config,
+    files,
+    generation,
+    modules,
+    templates,
+    tokenizers,
+)
 from adapterscan.detectors.weights import outliers, runtimes, spectra, standing, values
 
 BUILT_IN: tuple[Detector, ...] = (
@@ -20,6 +30,9 @@ BUILT_IN: tuple[Detector, ...] = (
     code.DETECTOR,
     config.DETECTOR,
     templates.DETECTOR,
+    tokenizers.DETECTOR,
+    generation.DETECTOR,
+    tokenizers_on_base.DETECTOR,
     accounting.DETECTOR,
     modules.DETECTOR,
     runtimes.DETECTOR,

@@ -14,6 +14,7 @@ decide something, too, and are not followed.
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -115,6 +116,9 @@ class _Reader:
             (c.lineno, c.value) for c in parsed.find_all(nodes.Const) if isinstance(c.value, str)
         ]
         self.tree.instructions += [(line, text.strip()) for line, text in texts if is_prose(text)]
+        spaced = (" ".join(text.split()) for _, text in texts)
+        self.tree.texts = tuple(dict.fromkeys(text for text in spaced if text))
+        self.tree.shape = hashlib.blake2b(repr(parsed).encode("utf-8", "replace")).digest()
 
     def _learnt(self) -> int:
         """Return a number that grows with everything that is known."""

@@ -12,7 +12,7 @@ from adapterscan.sources.kinds import is_companion_config, is_full_model
 from adapterscan.sources.names import label, name_collisions, unsafe_name
 from adapterscan.text import plural, size_text
 
-MAX_TEXT_BYTES = 32 << 20  # the largest tokenizer.json in use are about 20 MB
+MAX_TEXT_BYTES = 48 << 20  # Gemma 3's tokenizer.json has 33 MB
 MAX_PICKLE_BYTES = 64 << 20  # of larger ones, only what the search for pickles takes is read
 
 

@@ -1,0 +1,97 @@
+"""Tell what the text of a token is: a marker, blank, a word, a phrase, an address, or hidden.
+
+Limits: words are told by letters and gaps, not by a dictionary, so that `<safe>` is a marker and a
+sentence whose words are joined by signs that we do not take for gaps is one word.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from adapterscan.text import is_hidden, printable
+
+PHRASE = 4  # words
+MARKED = 4  # words between brackets: `<｜begin▁of▁sentence｜>` has three
+UNSPACED = 8  # letters of scripts without gaps between words
+LONG = 64  # characters of a text without gaps; the longest honest markers have 40
+_GAPS = re.compile(r"[\s▁Ġ_.\-–—·+/|,;:]+")
+_SPACES = re.compile(r"[\s▁Ġ]+")
+_ADDRESS = re.compile(
+    r"(?:https?|ftp|javascript|data):/{0,2}[^\s<>\"']{3,}|\bwww\.[\w-]{2,}\.\w{2,}"
+    r"|\b[\w-]{3,}\.(?:com|net|org|io|ru|cn|info|xyz|example|dev|app|top|site)(?:/|\b)",
+    re.IGNORECASE,
+)
+_MARKER = re.compile(
+    r"[<\[{(｜|«【‹⟨][^\n]*[>\]})｜|»】›⟩]|</?\w[\w-]*>?|>>[^\n]*<<|\[?/?\w*_TOKEN_?\d*\]?|__\w+__|@@\S*@@|##\w+##"
+    r"|[a-z]{2,3}_[A-Z][A-Za-z]{1,3}|#{2,}"
+    r"|(?i:[_\W]?(?:pad|bos|eos|unk|sep|cls|mask|eod|eot|sos|nul)[_\W]?)",
+)
+_LETTERS_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u9fff]")
+
+
+def token_class(text: str) -> str:
+    """Return "hidden", "address", "phrase", "marker", "blank", "words", "word" or "sign"."""
+    if any(is_hidden(c) and c not in "\n\r\t" for c in text):
+        return "hidden"
+    plain = readable(text)
+    if not plain.strip(" ▁\n\r\t\x0b\x0c\u00a0\u2009\u3000"):
+        return "blank"
+    if _ADDRESS.search(plain):
+        return "address"
+    marked = _MARKER.fullmatch(plain.strip()) is not None
+    words = _words(plain, _SPACES if marked else _GAPS)
+    if words >= (MARKED if marked else PHRASE) or len(plain) > 4 * LONG:
+        return "phrase"
+    if marked:
+        return "marker"
+    if len(_LETTERS_UNSPACED.findall(plain)) >= UNSPACED:
+        return "phrase"
+    if words > 1:
+        return "words"
+    return "word" if any(map(str.isalnum, plain)) else "sign"
+
+
+def _words(text: str, gaps: re.Pattern[str]) -> int:
+    return sum(any(map(str.isalpha, piece)) for piece in gaps.split(text))
+
+
+def says(text: str) -> bool:
+    """Whether a text has letters or digits, marks of tokenizers for spaces and markers apart."""
+    plain = text.strip("▁ĠĊĉčĂ \n\r\t")
+    if not plain or _SPACE_BYTES.fullmatch(plain):
+        return False
+    return any(map(str.isalnum, plain)) and not (
+        _MARKER.fullmatch(plain) and token_class(plain) == "marker"
+    )
+
+
+#: `<0x0A>`, `</w>`, `[PAD]` and the like are names of tokens; ▁ and Ġ stand for a space.
+_SPACE_BYTES = re.compile(r"(?:<0x[0-9A-Fa-f]{2}>|</w>|##|@@|[▁ĠĊĉčĂ])+")
+
+
+def readable(text: str) -> str:
+    """Return a text of the byte alphabet of GPT-2 as the text that it stands for, others as is."""
+    if text.isascii():
+        return text
+    table = _bytes()
+    try:
+        return bytes(table[character] for character in text).decode("utf-8")
+    except (KeyError, UnicodeDecodeError):
+        return text
+
+
+def shown(text: str, limit: int = 120) -> str:
+    """Return a token's text for people: what it stands for, escaped, with its gaps visible."""
+    plain = readable(text)
+    blank = plain.strip() == ""
+    return printable(repr(plain)[1:-1] if blank and plain else plain, limit)
+
+
+@cache
+def _bytes() -> dict[str, int]:
+    """Return which byte each letter of that alphabet stands for."""
+    own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    table = {chr(byte): byte for byte in own}
+    others = (byte for byte in range(256) if chr(byte) not in table)
+    return table | {chr(0x100 + at): byte for at, byte in enumerate(others)}
