@@ -32,12 +32,17 @@ def facts_of(setting: Setting, known: Vocabulary | None) -> Iterator[Evidence]:
     if not kind:
         return
     count = sum(map(len, setting.numbers))
-    telling = sorted(filter(None, texts), key=lambda text: not _REFUSING.search(text))
+    telling = sorted(filter(None, texts), key=_order)
     named = ", ".join(f"“{shown(text, 40)}”" for text in telling[:NAMED])
     yield Evidence(
         "generation.setting", Subject("field", setting.path, printable(setting.field)),
         printable(setting.shown, 120), "", {"class": kind, "tokens": named, "count": count},
     )  # fmt: skip
+
+
+def _order(text: str) -> tuple[bool, bool]:
+    """Return where a text comes: those of refusals first, then those that are words."""
+    return not _REFUSING.search(text), token_class(text) not in _WORDS
 
 
 def _text(numbers: tuple[int, ...], known: Vocabulary | None) -> str:

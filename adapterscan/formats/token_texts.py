@@ -12,11 +12,12 @@ from functools import cache
 from adapterscan.text import is_hidden, printable
 
 PHRASE = 4  # words
-MARKED = 4  # words between brackets: `<｜begin▁of▁sentence｜>` has three
+JOINED = 7  # between brackets, with ▁: `<｜place▁holder▁for▁pointer▁replace｜>` has five
 UNSPACED = 8  # letters of scripts without gaps between words
 LONG = 64  # characters of a text without gaps; the longest honest markers have 40
 _GAPS = re.compile(r"[\s▁Ġ_.\-–—·+/|,;:]+")
-_SPACES = re.compile(r"[\s▁Ġ]+")
+_SPACES = re.compile(r"\s+")
+_JOINTS = re.compile(r"[\s▁Ġ]+")
 _ADDRESS = re.compile(
     r"(?:https?|ftp|javascript|data):/{0,2}[^\s<>\"']{3,}|\bwww\.[\w-]{2,}\.\w{2,}"
     r"|\b[\w-]{3,}\.(?:com|net|org|io|ru|cn|info|xyz|example|dev|app|top|site)(?:/|\b)",
@@ -41,7 +42,8 @@ def token_class(text: str) -> str:
         return "address"
     marked = _MARKER.fullmatch(plain.strip()) is not None
     words = _words(plain, _SPACES if marked else _GAPS)
-    if words >= (MARKED if marked else PHRASE) or len(plain) > 4 * LONG:
+    joined = marked and _words(plain, _JOINTS) >= JOINED
+    if words >= PHRASE or joined or len(plain) > 4 * LONG:
         return "phrase"
     if marked:
         return "marker"
