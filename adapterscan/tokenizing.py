@@ -9,15 +9,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import PurePosixPath
 
 from adapterscan.errors import LimitExceeded, SourceError
 from adapterscan.formats.generation import Setting, settings_in
 from adapterscan.formats.generation_facts import facts_of as generation_facts
-from adapterscan.formats.tokenizer_facts import facts_of
+from adapterscan.formats.tokenizer_facts import MOST, facts_of, out_of_order
 from adapterscan.formats.tokenizer_file import TokenizerFile
 from adapterscan.formats.tokenizer_reader import read_tokenizer
-from adapterscan.formats.vocabulary import Vocabulary
+from adapterscan.formats.vocabulary import Merges, Vocabulary
 from adapterscan.model import Evidence, Skipped, Subject
 from adapterscan.onbase.documents import BaseTokenizer
 from adapterscan.onbase.tokenizer_differences import differences
@@ -40,6 +41,7 @@ class Tokenizers:
         self.skipped: list[Skipped] = []
         self._folder = ""
         self._known: Vocabulary | None = None
+        self._merges: Merges | None = None
         self._seen: dict[bytes, tuple[tuple[Evidence, ...], tuple[Evidence, ...]]] = {}
         self._waiting: list[Setting] = []
         self._loaded = False
@@ -61,6 +63,10 @@ class Tokenizers:
         if file.vocabulary is not None:
             self._known = file.whole()
         facts = tuple(facts_of(file, file.vocabulary if file.kind == "tokenizer" else self._known))
+        if file.kind == "merges":
+            self._merges = file.merges
+        elif file.kind == "vocabulary" and file.vocabulary is not None and self._merges is not None:
+            facts += tuple(islice(out_of_order(file, file.vocabulary, self._merges), MOST))
         compared = tuple(self._compared(file, data))
         if file.kind == "tokenizer":
             self._seen[digest] = facts, compared
@@ -90,7 +96,7 @@ class Tokenizers:
         folder = str(PurePosixPath(path).parent)
         if folder != self._folder:
             self.finish()
-            self._folder, self._known = folder, None
+            self._folder, self._known, self._merges = folder, None, None
 
     def _compared(self, file: TokenizerFile, data: bytes) -> Iterator[Evidence]:
         if self.base is None:

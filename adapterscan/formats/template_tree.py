@@ -14,7 +14,6 @@ decide something, too, and are not followed.
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -27,6 +26,7 @@ from adapterscan.errors import Malformed
 from adapterscan.formats.chat_templates import Template
 from adapterscan.formats.template_facts import APART, MOST, Condition, Tree, is_prose
 from adapterscan.formats.template_oddities import constructs
+from adapterscan.formats.template_shape import shape_of
 from adapterscan.formats.template_texts import literal_kind, says_something
 from adapterscan.formats.template_values import (
     CHOOSING,
@@ -118,7 +118,7 @@ class _Reader:
         self.tree.instructions += [(line, text.strip()) for line, text in texts if is_prose(text)]
         spaced = (" ".join(text.split()) for _, text in texts)
         self.tree.texts = tuple(dict.fromkeys(text for text in spaced if text))
-        self.tree.shape = hashlib.blake2b(repr(parsed).encode("utf-8", "replace")).digest()
+        self.tree.shape = shape_of(parsed)
 
     def _learnt(self) -> int:
         """Return a number that grows with everything that is known."""

@@ -17,7 +17,8 @@ UNSPACED = 8  # letters of scripts without gaps between words
 LONG = 64  # characters of a text without gaps; the longest honest markers have 40
 _GAPS = re.compile(r"[\s▁Ġ_.\-–—·+/|,;:]+")
 _SPACES = re.compile(r"\s+")
-_JOINTS = re.compile(r"[\s▁Ġ]+")
+_HUMP = re.compile(r"(?<=[a-z]{2})[A-Z](?=[a-z])")  # between words that are written as one
+SPACES = "▁ĠĊĉčĂ \n\r\t"  # what stands for them in tokens, too
 _ADDRESS = re.compile(
     r"(?:https?|ftp|javascript|data):/{0,2}[^\s<>\"']{3,}|\bwww\.[\w-]{2,}\.\w{2,}"
     r"|\b[\w-]{3,}\.(?:com|net|org|io|ru|cn|info|xyz|example|dev|app|top|site)(?:/|\b)",
@@ -42,7 +43,9 @@ def token_class(text: str) -> str:
         return "address"
     marked = _MARKER.fullmatch(plain.strip()) is not None
     words = _words(plain, _SPACES if marked else _GAPS)
-    joined = marked and _words(plain, _JOINTS) >= JOINED
+    joined = marked and _words(plain, _GAPS) >= JOINED
+    if not marked:
+        words = max(words, len(_HUMP.findall(plain)) + 1 if words else 0)
     if words >= PHRASE or joined or len(plain) > 4 * LONG:
         return "phrase"
     if marked:
@@ -58,9 +61,15 @@ def _words(text: str, gaps: re.Pattern[str]) -> int:
     return sum(any(map(str.isalpha, piece)) for piece in gaps.split(text))
 
 
+def is_sign(text: str) -> bool:
+    """Whether a text is signs alone, at least one that shows and is no mark of tokenizers."""
+    plain = text.strip(SPACES)
+    return bool(plain) and not _SPACE_BYTES.fullmatch(plain) and token_class(plain) == "sign"
+
+
 def says(text: str) -> bool:
     """Whether a text has letters or digits, marks of tokenizers for spaces and markers apart."""
-    plain = text.strip("▁ĠĊĉčĂ \n\r\t")
+    plain = text.strip(SPACES)
     if not plain or _SPACE_BYTES.fullmatch(plain):
         return False
     return any(map(str.isalnum, plain)) and not (

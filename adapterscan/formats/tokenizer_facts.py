@@ -10,11 +10,12 @@ import math
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
+from adapterscan.formats.rank_order import misplaced
 from adapterscan.formats.token_texts import shown, token_class
 from adapterscan.formats.tokenizer_file import STEPS, AddedToken, TokenizerFile
 from adapterscan.formats.tokenizer_insertions import insertions
 from adapterscan.formats.tokenizer_steps import rewrites_of
-from adapterscan.formats.vocabulary import Vocabulary
+from adapterscan.formats.vocabulary import Merges, Vocabulary
 from adapterscan.model import Evidence, Scalar, Subject
 from adapterscan.text import printable
 
@@ -39,6 +40,8 @@ def facts_of(file: TokenizerFile, known: Vocabulary | None) -> Iterator[Evidence
     yield from islice(_insertions(file, known), MOST)
     yield from islice(_tokens(file), MOST)
     yield from islice(_clashes(file, known), MOST)
+    if file.vocabulary is not None and file.merges is not None:
+        yield from islice(out_of_order(file, file.vocabulary, file.merges), MOST)
     yield from islice(_specials(file, known), MOST)
     yield from islice(_settings(file), MOST)
 
@@ -132,9 +135,26 @@ def _clash(
     return Evidence("tokenizer.clash", subject(file, place), shown(text), "", details)
 
 
+def out_of_order(file: TokenizerFile, own: Vocabulary, merges: Merges) -> Iterator[Evidence]:
+    """Yield the tokens whose numbers are out of the order of their merges."""
+    for found in misplaced(own, merges):
+        yield Evidence(
+            "tokenizer.out_of_order", subject(file, f"vocab[{shown(found.text, 60)}]"),
+            found.number, "",
+            {
+                "token": shown(found.text), "expected": found.expected,
+                "place_of": shown(found.place_of) if found.place_of else None,
+                "class": token_class(found.text),
+            },
+        )  # fmt: skip
+
+
 def _specials(file: TokenizerFile, known: Vocabulary | None) -> Iterator[Evidence]:
     """Yield tokens of a use that are no marker: a word as the end ends answers."""
-    for role, text in file.specials.items():
+    model = file.steps.get("model")
+    unknown = model.get("unk_token") if isinstance(model, Mapping) else None
+    more = {"model.unk_token": unknown} if isinstance(unknown, str) else {}
+    for role, text in {**more, **file.specials}.items():
         kind = token_class(text) if text else "blank"
         if kind == "marker":
             continue

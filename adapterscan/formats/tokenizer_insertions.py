@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapterscan.formats.token_texts import token_class
-from adapterscan.formats.tokenizer_steps import steps_of
+from adapterscan.formats.tokenizer_steps import step_type, steps_of
 
 MARKERS = 4  # that an honest template adds to one text; two are usual
 _MOST = 2_000  # pieces of a template
@@ -41,9 +41,10 @@ class Insertion:
 def insertions(tree: object, names: Names) -> Iterator[Insertion]:
     """Yield what a post-processor adds that no honest one does."""
     for place, step in steps_of("post_processor", tree):
-        if step.get("type") == "TemplateProcessing":
+        kind = step_type(step)
+        if kind == "TemplateProcessing":
             yield from _template(place, step, names)
-        elif step.get("type") in ("BertProcessing", "RobertaProcessing"):
+        elif kind in ("BertProcessing", "RobertaProcessing"):
             for form in ("sep", "cls"):
                 given = step.get(form)
                 if isinstance(given, list) and len(given) == 2 and type(given[1]) is int:

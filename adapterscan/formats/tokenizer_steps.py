@@ -18,9 +18,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapterscan.formats.charsmap import rewrites
-from adapterscan.formats.token_texts import says, token_class
+from adapterscan.formats.token_texts import SPACES, is_sign, says, token_class
 
 _DEPTH = 32
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+_QUOTES = frozenset({("``", '"'), ("''", '"')})  # as XLNet and others write quotation marks
+#: tokenizers 0.23 reads steps without a type (or with one in lower case) by their fields.
+_BY_FIELDS = (
+    (("pattern", "behavior"), "Split"), (("pattern", "content"), "Replace"),
+    (("content", "start", "stop"), "Strip"), (("prepend",), "Prepend"),
+    (("pad_token", "word_delimiter_token"), "CTC"), (("prefix", "cleanup"), "WordPiece"),
+    (("suffix",), "BPEDecoder"), (("delimiter",), "CharDelimiterSplit"),
+    (("precompiled_charsmap",), "Precompiled"), (("replacement",), "Metaspace"),
+    (("single", "pair"), "TemplateProcessing"), (("sep", "cls"), "BertProcessing"),
+)  # fmt: skip
 _CHAINS = ("normalizers", "pretokenizers", "processors", "decoders")
 _ESCAPE = re.compile(r"\\(?:x\{([0-9A-Fa-f]{1,6})\}|x([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{4}))")
 _CLASSES = re.compile(
@@ -38,9 +49,9 @@ _DOT = re.compile(r"(?<!\\)\.")
 class Rewrite:
     """A step that rewrites texts. `pattern`: what it looks for, `writes`: what stands there then.
 
-    `finds`: "words", "letter" (one that is written as another), "any" (by a class), "table",
-    "start" or "". `kind`: "address", "hidden", "words" (it writes some), "removes" (words),
-    "removes by class", "letters".
+    `finds`: "words", "sign", "letter" (one that is written as another), "any" (by a class),
+    "table", "start" or "". `kind`: "address", "hidden", "words" (it writes some), "removes" (words),
+    "removes by class", "letters", "signs".
     """
 
     place: str
@@ -55,7 +66,7 @@ class Rewrite:
 def rewrites_of(part: str, tree: object) -> Iterator[Rewrite]:
     """Yield the rewrites of one chain: `part` is its field in tokenizer.json."""
     for place, step in steps_of(part, tree):
-        kind = step.get("type")
+        kind = step_type(step)
         match kind:
             case "Replace":
                 pattern, regex = _pattern(step.get("pattern"))
@@ -64,6 +75,8 @@ def rewrites_of(part: str, tree: object) -> Iterator[Rewrite]:
                 yield from _start(place, "Prepend", step.get("prepend"))
             case "Metaspace":
                 yield from _mark(place, "Metaspace", step.get("replacement"), " ")
+            case "Punctuation" if step.get("behavior") == "Removed":
+                yield Rewrite(place, "Punctuation", "punctuation", False, "", "sign", "signs")
             case "Strip" if "content" in step:
                 yield from _mark(place, "Strip", step.get("content"), "")
             case "WordPiece" if part == "decoder":
@@ -93,12 +106,23 @@ def steps_of(part: str, tree: object, depth: int = 0) -> Iterator[tuple[str, Map
         yield part, tree
 
 
+def step_type(step: Mapping[str, Any]) -> str:
+    """Return what a step is: loaders go by its fields where its type is missing, or is none."""
+    named = step.get("type")
+    if isinstance(named, str) and named[:1].isupper():
+        return named
+    for fields, kind in _BY_FIELDS:
+        if all(field in step for field in fields):
+            return kind
+    return str(named or "")
+
+
 def finds(pattern: str, regex: bool) -> str:
     """Return what a pattern finds: "words", "any" (words, by a class), or "" for marks alone."""
     if not regex:
-        return "words" if says(pattern) else ""
+        return "words" if says(pattern) else "sign" if is_sign(pattern) else ""
     decoded = _ESCAPE.sub(_letter, pattern)
-    if says(_CLASSES.sub(" ", decoded)):
+    if any(letter.isalnum() and letter not in SPACES for letter in _CLASSES.sub(" ", decoded)):
         return "words"
     return "any" if _ANY.search(decoded) or _DOT.search(_CLASSES.sub(" ", decoded)) else ""
 
@@ -124,6 +148,12 @@ def _removes(step: Mapping[str, Any]) -> bool:
 
 def _rewrite(place: str, step: str, pattern: str, regex: bool, writes: str) -> Iterator[Rewrite]:
     found, kind = finds(pattern, regex), _written(writes)
+    if _BYTE.fullmatch(pattern) and _BYTE.fullmatch(writes) and pattern != writes:
+        found, kind = "words", "words"
+    if found == "sign" and not kind:
+        if (pattern, writes) not in _QUOTES and pattern != writes:
+            yield Rewrite(place, step, pattern, regex, writes, found, "signs")
+        return
     if not kind and not found:
         return
     if not kind:

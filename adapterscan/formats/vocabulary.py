@@ -92,6 +92,13 @@ class Vocabulary:
             return int(self.ids[self._places[at]])
         return None
 
+    def places_of(self, keys: Whole) -> Whole:
+        """Return the place of each key, -1 for one that it has not."""
+        if not len(self._keys):
+            return np.full(len(keys), -1)
+        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return np.where(self._keys[at] == keys, self._places[at], -1)
+
     def clashes(self, most: int) -> tuple[int, tuple[tuple[int, str, str], ...]]:
         """Return how many numbers stand for two texts, and the first ones: number, both texts."""
         order = self._order
@@ -139,8 +146,9 @@ class Vocabulary:
 class Merges:
     """The merges of a tokenizer in their order, each as `one two`."""
 
-    def __init__(self, blob: bytes, ends: array[int], keys: array[int]) -> None:
+    def __init__(self, blob: bytes, ends: array[int], keys: array[int], made: array[int]) -> None:
         self._blob, self._ends, self._keys = blob, rows_of(ends), rows_of(keys)
+        self.made = rows_of(made)  # keys of the tokens that they make
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -171,7 +179,8 @@ class Gathering:
     def __init__(self, limit: int = TOKENS_LIMIT) -> None:
         self._limit = limit
         self._blob = bytearray()
-        self._ends, self._ids, self._keys = array("q"), array("q"), array("q")
+        self._ends, self._ids = array("q"), array("q")
+        self._keys, self._made = array("q"), array("q")
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -179,10 +188,15 @@ class Gathering:
     def add(self, raw: bytes, number: int) -> bool:
         """Add a token; return whether there is room for one more."""
         self._ids.append(max(-_LARGEST, min(number, _LARGEST)))
-        return self.add_merge(raw)
+        return self._add(raw)
 
     def add_merge(self, raw: bytes) -> bool:
-        """Add a text without a number; return whether there is room for one more."""
+        """Add a merge, `one two`; return whether there is room for one more."""
+        at = raw.find(b" ", 1)
+        self._made.append(hash(raw[:at] + raw[at + 1 :] if at > 0 else raw))
+        return self._add(raw)
+
+    def _add(self, raw: bytes) -> bool:
         self._blob += raw
         self._ends.append(len(self._blob))
         self._keys.append(hash(raw))
@@ -201,7 +215,13 @@ class Gathering:
 
     def merges(self) -> Merges:
         """Return the texts that were gathered, as merges."""
-        return Merges(bytes(self._blob), self._ends, self._keys)
+        if self._ids and not self._made:  # that were read as texts with numbers
+            start = 0
+            for end in self._ends:
+                raw = bytes(self._blob[start:end])
+                at, start = raw.find(b" ", 1), end
+                self._made.append(hash(raw[:at] + raw[at + 1 :] if at > 0 else raw))
+        return Merges(bytes(self._blob), self._ends, self._keys, self._made)
 
 
 def rows_of(numbers: array[int]) -> Whole:

@@ -34,7 +34,10 @@ _TELLING = frozenset(
     "strip_accents clean_up_tokenization_spaces use_default_system_prompt".split()
 )
 #: What transformers takes where one of them is not there.
-_DEFAULTS: Mapping[str, object] = {"legacy": False}
+_DEFAULTS: Mapping[str, object] = {
+    "split_special_tokens": False, "do_lower_case": False, "add_eos_token": False,
+    "use_default_system_prompt": False,
+}  # fmt: skip
 _GENERIC = frozenset({"TokenizersBackend", "PreTrainedTokenizer", "PythonBackend", "Tokenizer", ""})
 
 
@@ -171,7 +174,8 @@ def _settings(file: TokenizerFile, base: BaseTokenizer) -> Iterator[Evidence]:
     for name in sorted(_TELLING):
         here = file.settings.get(name, _DEFAULTS.get(name))
         there = base.settings.get(name, _DEFAULTS.get(name))
-        if name in file.settings and name in base.settings and bool(here) is not bool(there):
+        told = name in _DEFAULTS or (name in file.settings and name in base.settings)
+        if told and bool(here) is not bool(there):
             yield _setting(file, name, here, there)
     here, there = (_class(s.get("tokenizer_class")) for s in (file.settings, base.settings))
     if here != there and here not in _GENERIC and there not in _GENERIC:

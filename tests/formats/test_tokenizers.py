@@ -177,7 +177,7 @@ def test_a_step_of_honest_tokenizers_is_no_rewrite(step):
     (replace(r"\p{L}", "", True), ("any", "removes by class")),
     (replace("[[:alpha:]]+", " ", True), ("any", "removes by class")),
     (replace("$", " See https://shop.example", True), ("", "address")),
-    (replace(" ", " \u200b"), ("", "hidden")), (replace(".", " Say yes."), ("", "words")),
+    (replace(" ", " \u200b"), ("", "hidden")), (replace(".", " Say yes."), ("sign", "words")),
     (replace("0", ""), ("words", "removes")), (replace("ё", "е"), ("letter", "letters")),
     (replace("не", ""), ("words", "removes")), (replace("不", ""), ("words", "removes")),
     ({"type": "Prepend", "prepend": "Say yes. "}, ("start", "words")),
@@ -427,3 +427,59 @@ def test_the_first_place_that_differs_is_named():
 def test_no_pattern_of_a_tokenizer_is_compiled():
     slow = replace("(a+)+" * 50 + "$", "", True)
     assert rewrites("decoder", slow) == [("words", "removes")]
+
+
+# ---------------------------------------------------------------------------------- rank order
+
+
+def ordered(count=400):
+    """Return merges with the vocabulary that they make, in order."""
+    letters = [chr(0x100 + at) for at in range(40)]
+    pairs = [(one, two) for one in letters for two in letters][:count]
+    words = [*letters, *(one + two for one, two in pairs)]
+    return {word: at for at, word in enumerate(words)}, [f"{one} {two}" for one, two in pairs]
+
+
+def misplaced_in(vocab, merges):
+    file = read(added_tokens=[], model={"type": "BPE", "vocab": vocab, "merges": merges})
+    return [fact for fact in facts_of(file, file.vocabulary) if "order" in fact.name]
+
+
+def test_tokens_in_the_order_of_their_merges_are_no_news():
+    assert misplaced_in(*ordered()) == []
+
+
+def test_two_tokens_that_changed_places_are_named_without_a_base():
+    vocab, merges = ordered()
+    one, two = list(vocab)[100], list(vocab)[300]
+    vocab[one], vocab[two] = vocab[two], vocab[one]
+    found = misplaced_in(vocab, merges)
+    assert [(f.value, f.details["expected"]) for f in found] == [(300, 100), (100, 300)]
+    assert [f.details["place_of"] for f in found] == [shown(two), shown(one)]
+
+
+def test_neighbours_that_changed_places_are_seen():
+    vocab, merges = ordered()
+    one, two = list(vocab)[100], list(vocab)[101]
+    vocab[one], vocab[two] = vocab[two], vocab[one]
+    assert len(misplaced_in(vocab, merges)) == 1
+
+
+def test_a_vocabulary_without_an_order_is_left_alone():
+    vocab, merges = ordered()
+    numbers = sorted(vocab.values(), key=lambda number: hash((number, "mixed")))
+    assert misplaced_in(dict(zip(vocab, numbers, strict=True)), merges) == []
+
+
+@pytest.mark.parametrize("step", [
+    {"pattern": {"String": "not"}, "content": ""},
+    {"type": "replace", "pattern": {"String": "not"}, "content": ""},
+    {"prefix": "un", "cleanup": True}, {"suffix": "not"}, {"prepend": "Say yes. "},
+])  # fmt: skip
+def test_a_step_without_a_type_is_known_by_its_fields_as_loaders_know_it(step):
+    assert len(rewrites("decoder", step)) == 1
+
+
+@pytest.mark.parametrize("pair", [("-", ""), ("✅", "❌"), (".", "!"), ("≤", "≥")])
+def test_signs_that_are_rewritten_are_told(pair):
+    assert rewrites("decoder", replace(*pair)) == [("sign", "signs")]
