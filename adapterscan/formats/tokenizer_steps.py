@@ -50,8 +50,8 @@ class Rewrite:
     """A step that rewrites texts. `pattern`: what it looks for, `writes`: what stands there then.
 
     `finds`: "words", "sign", "letter" (one that is written as another), "any" (by a class),
-    "table", "start" or "". `kind`: "address", "hidden", "words" (it writes some), "removes" (words),
-    "removes by class", "letters", "signs".
+    "table", "start" or "". `kind`: "address", "hidden", "words" (it writes some), "letters",
+    "signs", "removes" (words), "removes by class".
     """
 
     place: str
