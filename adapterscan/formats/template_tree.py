@@ -8,8 +8,9 @@ set where it is met, through macros, and through expressions that choose.
 Sources: CVE-2024-34359 and CVE-2026-5760 (code by a template's attributes); arXiv 2602.04653
 (instructions that a template adds when a request has certain words).
 Limits: values are followed by name, not computed: a text that is put together at run time is seen
-with its parts only, and letters that are looked up one by one not as a word. Loops that stop early
-decide something, too, and are not followed.
+with its parts only, unless it is all of fixed texts (`template_folding.py`). Loops that stop early
+decide something, too, and are not followed. Conditions on who speaks and on names of tools are no
+text of a request. Payloads of less than six words are no sentence.
 """
 
 from __future__ import annotations
