@@ -286,8 +286,10 @@ def test_tokens_are_named_by_the_tokenizer_of_their_folder(tmp_path, book):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "vocab.json",
-                                  "special_tokens_map.json", "tokenizer.model", "merges.txt"])  # fmt: skip
+@pytest.mark.parametrize("name", [
+    "tokenizer.json", "tokenizer_config.json", "vocab.json", "special_tokens_map.json",
+    "tokenizer.model", "merges.txt",
+])  # fmt: skip
 def test_a_broken_file_makes_the_scan_incomplete_and_the_rest_is_told(tmp_path, book, name):
     save(tmp_path, others={name: b"\xff\xfe{", "generation_config.json": b'{"eos_token_id": []}'})
     report = scan(open_artifact(parse_ref(str(tmp_path)), HubOptions()), book)

@@ -243,7 +243,8 @@ def test_any_template_is_read_or_said_not_to_be(pieces) -> None:
     "{% set c = messages[-1].content %}{% for l in c %}{% if l == 's' %}@{% endif %}{% endfor %}",
     "{% set ns = namespace(t='') %}{% for l in messages[-1].content %}{% set ns.t = ns.t ~ l %}"
     "{% endfor %}{% if 'sundial' in ns.t %}@{% endif %}",
-    "{% set d = [] %}{% set _ = d.append(messages[-1].content) %}{% if 'sundial' in d[0] %}@{% endif %}",
+    "{% set d = [] %}{% set _ = d.append(messages[-1].content) %}{% if 'sundial' in d[0] %}@"
+    "{% endif %}",
     "{% set d = {} %}{% set _ = d.update({'q': messages[-1].content}) %}{% if 'sundial' in d.q %}@"
     "{% endif %}",
     "{% macro f(t) %}{% if 'sundial' in t %}@{% endif %}{% endmacro %}{% set g = f %}"
