@@ -14,6 +14,7 @@ from adapterscan.text import is_hidden, printable
 PHRASE = 4  # words
 JOINED = 7  # between brackets, with ▁: `<｜place▁holder▁for▁pointer▁replace｜>` has five
 UNSPACED = 8  # letters of scripts without gaps between words
+LONGEST = 4096  # characters that are looked at: what is longer is no token
 LONG = 64  # characters of a text without gaps; the longest honest markers have 40
 _GAPS = re.compile(r"[\s▁Ġ_.\-–—·+/|,;:]+")
 _SPACES = re.compile(r"\s+")
@@ -34,8 +35,12 @@ _LETTERS_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-
 
 def token_class(text: str) -> str:
     """Return "hidden", "address", "phrase", "marker", "blank", "words", "word" or "sign"."""
-    if any(is_hidden(c) and c not in "\n\r\t" for c in text):
+    text, whole = text[:LONGEST], text
+    plain_letters = text.isascii() and text.isprintable()
+    if not plain_letters and any(is_hidden(c) and c not in "\n\r\t" for c in text):
         return "hidden"
+    if len(whole) > LONGEST:
+        return "phrase"
     plain = readable(text)
     if not plain.strip(" ▁\n\r\t\x0b\x0c\u00a0\u2009\u3000"):
         return "blank"
@@ -63,13 +68,13 @@ def _words(text: str, gaps: re.Pattern[str]) -> int:
 
 def is_sign(text: str) -> bool:
     """Whether a text is signs alone, at least one that shows and is no mark of tokenizers."""
-    plain = text.strip(SPACES)
+    plain = text[:LONGEST].strip(SPACES)
     return bool(plain) and not _SPACE_BYTES.fullmatch(plain) and token_class(plain) == "sign"
 
 
 def says(text: str) -> bool:
     """Whether a text has letters or digits, marks of tokenizers for spaces and markers apart."""
-    plain = text.strip(SPACES)
+    plain = text[:LONGEST].strip(SPACES)
     if not plain or _SPACE_BYTES.fullmatch(plain):
         return False
     return any(map(str.isalnum, plain)) and not (

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapterscan.formats.charsmap import rewrites
-from adapterscan.formats.token_texts import SPACES, is_sign, says, token_class
+from adapterscan.formats.token_texts import LONGEST, SPACES, is_sign, says, token_class
 
 _DEPTH = 32
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
@@ -119,6 +119,8 @@ def step_type(step: Mapping[str, Any]) -> str:
 
 def finds(pattern: str, regex: bool) -> str:
     """Return what a pattern finds: "words", "any" (words, by a class), or "" for marks alone."""
+    if len(pattern) > LONGEST:
+        return "words"
     if not regex:
         return "words" if says(pattern) else "sign" if is_sign(pattern) else ""
     decoded = _ESCAPE.sub(_letter, pattern)

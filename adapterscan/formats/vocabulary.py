@@ -59,6 +59,7 @@ class Vocabulary:
         self._keys, places = np.unique(given[::-1], return_index=True)
         self._places: Whole = len(given) - 1 - places
         self._order: Whole = self._places[np.argsort(self.ids[self._places], kind="stable")]
+        self._ordered = self.ids[self._order]
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -79,9 +80,8 @@ class Vocabulary:
 
     def texts_of(self, number: int) -> list[str]:
         """Return the texts that stand for a number, the first ones."""
-        ordered = self.ids[self._order]
-        low = int(np.searchsorted(ordered, number, "left"))
-        high = int(np.searchsorted(ordered, number, "right"))
+        low = int(np.searchsorted(self._ordered, number, "left"))
+        high = int(np.searchsorted(self._ordered, number, "right"))
         return [self.text(int(place)) for place in self._order[low : min(high, low + 10)]]
 
     def number_of(self, text: str) -> int | None:

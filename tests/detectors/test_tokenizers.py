@@ -8,7 +8,7 @@ import pytest
 from adapterscan.errors import SourceError
 from adapterscan.model import Severity
 from adapterscan.onbase.documents import BaseDocuments
-from adapterscan.rules import load_rules
+from adapterscan.rules.judging import load_rules
 from adapterscan.scan import ScanOptions, scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 from adapterscan.sources.base_documents import base_documents

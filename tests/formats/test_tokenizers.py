@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 
 import pytest
 
@@ -483,3 +484,14 @@ def test_a_step_without_a_type_is_known_by_its_fields_as_loaders_know_it(step):
 @pytest.mark.parametrize("pair", [("-", ""), ("✅", "❌"), (".", "!"), ("≤", "≥")])
 def test_signs_that_are_rewritten_are_told(pair):
     assert rewrites("decoder", replace(*pair)) == [("sign", "signs")]
+
+
+@pytest.mark.parametrize(
+    "text", ["a-" * 2_000_000, "www." * 1_000_000, "<" * 3_000_000, "▁" * 10**6]
+)
+def test_a_token_of_any_length_takes_no_time(text):
+    before = time.process_time()
+    token_class(text)
+    shown(text)
+    rewrites("decoder", replace(text, text, True))
+    assert time.process_time() - before < 2
