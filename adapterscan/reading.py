@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 from adapterscan.calibration import Reference
 from adapterscan.errors import FileProblem, LimitExceeded, Malformed, Unreadable, Unsupported
-from adapterscan.formats import chat_templates, strict_json, weight_index
+from adapterscan.formats import (
+    chat_templates,
+    generation,
+    strict_json,
+    tokenizer_reader,
+    weight_index,
+)
 from adapterscan.formats.config import CONFIG_LIMIT, AdapterConfig, read_config
 from adapterscan.formats.hooks import HOOK_LIMIT, Hook, find_hooks
 from adapterscan.formats.layouts import recognise
@@ -41,6 +47,7 @@ from adapterscan.model import (
 from adapterscan.onbase.base import BaseWeights
 from adapterscan.provenance.papers import Papers
 from adapterscan.text import plural, printable, size_text
+from adapterscan.tokenizing import Tokenizers
 from adapterscan.weighing.one_pass import Weighed, hash_only, weigh
 from adapterscan.weighing.summaries import NONE, Summaries
 
@@ -111,6 +118,7 @@ class Contents:
     hooks: list[Hook] = field(default_factory=list)  # of configs and other documents
     templates: list[tuple[chat_templates.Template, Tree]] = field(default_factory=list)
     papers: Papers = field(default_factory=Papers)  # cards, licences, signatures; what texts tell
+    tokenizers: Tokenizers = field(default_factory=Tokenizers)
     config_bytes: int = 0
     config_values: int = 0
     code_bytes: int = 0
@@ -284,7 +292,16 @@ def _dispatch(
         data = _small(source, DOCUMENT_LIMIT)
         document = strict_json.parse(data, file.path, limit=DOCUMENT_LIMIT)
         _keep_hooks(contents, file, document)
-        _keep_templates(contents, file, document)
+        if name in (generation.NAME, "config.json"):
+            whole = name == generation.NAME
+            contents.tokenizers.take_generation(document, file.path, whole=whole)
+        try:
+            if tokenizer_reader.limit_of(file.path):
+                contents.tokenizers.take(data, file.path)
+        finally:
+            _keep_templates(contents, file, document)
+    elif limit := tokenizer_reader.limit_of(file.path):
+        _read_tokenizer(contents, file, source, limit)
     elif name == TEMPLATE_DOCUMENT:
         data = _small(source, DOCUMENT_LIMIT)
         _keep_templates(contents, file, strict_json.parse(data, file.path, limit=DOCUMENT_LIMIT))
@@ -328,6 +345,33 @@ def _look_for_code(contents: Contents, file: File, source: SourceFile) -> None:
     contents.evidence.extend(facts)
     if is_code or facts:
         contents.code_bytes += min(source.size, TEXT_LIMIT)
+
+
+def _read_tokenizer(contents: Contents, file: File, source: SourceFile, limit: int) -> None:
+    """Take a tokenizer's file. Raises FileProblem."""
+    head = source.read(0, HEAD_BYTES)
+    container = sniff(head)
+    if container == "lfs-pointer":
+        raise _pointer(contents, file, head)
+    if container in COULD_HIDE_PICKLES:
+        _find_pickles(contents, file, source)
+    data = _small(source, limit)
+    if file.path.lower().endswith(".json") and len(data) <= _SIDE_DOCUMENT_LIMIT:
+        with suppress(FileProblem):  # its own reader tells
+            _keep_hooks(contents, file, strict_json.parse(data, file.path, limit=len(data)))
+    contents.tokenizers.take(data, file.path)
+
+
+def _read_gguf(contents: Contents, file: File, source: SourceFile) -> None:
+    """Take the tokenizer and the chat templates in a GGUF file. Raises FileProblem."""
+    from adapterscan.formats.gguf import read_gguf
+    from adapterscan.formats.tokenizer_gguf import LISTS, templates_of, tokenizer_of
+
+    header = read_gguf(source, LISTS)
+    found = tokenizer_of(header, file.path)
+    if found is not None:
+        contents.tokenizers.add(found)
+    _keep_templates(contents, file, templates_of(header))
 
 
 def _text(source: SourceFile) -> str:
@@ -444,6 +488,8 @@ def _read_container(
     elif container == "safetensors" or suffix == ".safetensors":
         weights = read_safetensors(source)
     else:
+        if container == "gguf":
+            _read_gguf(contents, file, source)
         raise Unsupported(
             file.path, f"is {_article(container)}, which is not read yet",
             hint="its weights were not looked at; ask the author for safetensors",

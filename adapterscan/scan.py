@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from adapterscan import __version__
 from adapterscan.calibration import Reference, built_in
 from adapterscan.detectors import BUILT_IN, Detector
+from adapterscan.formats.chat_templates import SUFFIXES
+from adapterscan.formats.tokenizer_reader import limit_of
 from adapterscan.model import (
     AdapterSummary,
     Artifact,
@@ -23,12 +25,14 @@ from adapterscan.model import (
     Severity,
     Skipped,
 )
+from adapterscan.onbase.documents import BaseDocuments, BaseTokenizer
 from adapterscan.onbase.used import Used
 from adapterscan.provenance.papers import is_signature
-from adapterscan.reading import Contents, WeighedAdapter, read_files
+from adapterscan.reading import TEMPLATE_DOCUMENT, Contents, WeighedAdapter, read_files
 from adapterscan.rules.docket import Docket
 from adapterscan.rules.judging import RuleBook
 from adapterscan.text import plural, printable
+from adapterscan.tokenizing import Tokenizers
 
 if TYPE_CHECKING:
     from adapterscan.formats.peft import Adapter
@@ -67,8 +71,8 @@ class ScanOptions:
     """How a scan runs. `workers` threads measure weights; results do not depend on them.
 
     `peers`: adapters to compare with; None: those that come with the package. `base`: the base
-    model's weights, to compare with; without them `no_base` may say why there are none. `key`: to
-    verify signatures with.
+    model's weights, to compare with; without them `no_base` may say why there are none.
+    `documents`: where its tokenizer and templates are. `key`: to verify signatures with.
     """
 
     workers: int = 2
@@ -76,6 +80,7 @@ class ScanOptions:
     base: BaseWeights | None = None
     no_base: str = ""
     key: Key | None = None
+    documents: BaseDocuments | None = None
 
 
 def scan(
@@ -99,7 +104,8 @@ def scan(
     options = options or ScanOptions()
     workers, peers = options.workers, options.peers or built_in()
     base = Used(options.base) if options.base is not None else None
-    contents = Contents(artifact, peers, base, progress, options.key)
+    beside = BaseTokenizer(options.documents) if options.documents else None
+    contents = Contents(artifact, peers, base, progress, options.key, tokenizers=Tokenizers(beside))
     docket = Docket(rules)
     compared = base is not None
     docket.add(artifact.evidence)
@@ -130,8 +136,7 @@ def scan(
         for detector in detectors
         if detector.name in given - stopped and not detector.needs & lacking
     ]
-    skipped += contents.skipped
-    skipped += contents.papers.skipped
+    skipped += contents.skipped + contents.tokenizers.skipped + contents.papers.skipped
     if options.key is not None and not any(map(is_signature, contents.papers.papers)):
         skipped.append(UNSIGNED)
     if base is not None:
@@ -146,7 +151,7 @@ def scan(
         skipped.append(NOT_PROBED)
     if not adapters and not any(item.failed for item in skipped):
         skipped.append(_nothing(artifact))
-    skipped += _unread(artifact)
+    skipped += _unread(artifact, compared=beside is not None)
     evidence = docket.evidence()
     skipped += _unlisted(docket.counts(), evidence)
     unique = sorted(dict.fromkeys(skipped), key=lambda item: (not item.failed, item.what))
@@ -245,8 +250,8 @@ def _unlisted(counts: Mapping[str, int], listed: Iterable[Evidence]) -> Iterator
         )  # fmt: skip
 
 
-def _unread(artifact: Artifact) -> Iterator[Skipped]:
-    """Say which files were not looked into."""
+def _unread(artifact: Artifact, *, compared: bool) -> Iterator[Skipped]:
+    """Say which files were not looked into. `compared`: with the base's own, where there is one."""
     told = {problem.what for problem in artifact.problems}
     absent = [f for f in artifact.files if f.local is None and f.parts is None]
     for file in absent:
@@ -263,13 +268,26 @@ def _unread(artifact: Artifact) -> Iterator[Skipped]:
             f"{', …' if len(others) > 3 else ''})",
             "text or media, listed but not fetched", failed=False,
         )  # fmt: skip
-    unread = [file.path for file in artifact.files if file.kind is FileKind.TOKENIZER]
+    tokenizers = [file.path for file in artifact.files if file.kind is FileKind.TOKENIZER]
+    unread = [path for path in tokenizers if not _is_read(path)]
     if unread:
         yield Skipped(
-            plural(len(unread), "tokenizer file"), "only chat templates in them were analysed",
-            failed=False, hint="what the tokenizer makes of texts is outside of this report: "
-            "compare it with the base model's before you use it",
+            plural(len(unread), "tokenizer file"), "in a format that is not read "
+            f"({printable(', '.join(unread[:3]), 120)})", failed=False,
+            hint="compare it with the base model's before you use it",
         )  # fmt: skip
+    if len(tokenizers) > len(unread) and not compared:
+        yield Skipped(
+            plural(len(tokenizers) - len(unread), "tokenizer file"), "was not compared with the "
+            "base model's own" if len(tokenizers) - len(unread) == 1
+            else "were not compared with the base model's own", failed=False,
+            hint="a vocabulary in which words changed places shows beside the base's alone; "
+            "--base BASE compares", ask="--base BASE",
+        )  # fmt: skip
+
+
+def _is_read(path: str) -> bool:
+    return limit_of(path) is not None or path.lower().endswith((*SUFFIXES, TEMPLATE_DOCUMENT))
 
 
 def _unmeasured(weighed: WeighedAdapter, *, compared: bool) -> Iterator[Skipped]:

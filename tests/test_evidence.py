@@ -9,9 +9,12 @@ from adapterscan.combination import MergeRequest, merge
 from adapterscan.rules.judging import load_rules
 from adapterscan.scan import ScanOptions, scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
+from adapterscan.sources.base_documents import base_documents
 from adapterscan.sources.base_shards import open_shards
 from adapterscan.together.combining import Method
 from fixtures import bases
+from fixtures.folder import put
+from fixtures.recipes import tokenizers
 from tests.conftest import ADAPTERS, ROOT
 
 
@@ -33,7 +36,12 @@ def documented():
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
     book, found = load_rules(), defaultdict(set)
-    options = ScanOptions(base=open_shards(bases.write(tmp_path_factory.mktemp("base")), "base"))
+    folder = bases.write(tmp_path_factory.mktemp("base"))
+    put(
+        folder, tokenizers.files(settings=tokenizers.SETTINGS | {"chat_template": "{{ messages }}"})
+    )
+    documents = base_documents(str(folder), HubOptions())
+    options = ScanOptions(base=open_shards(folder, "base"), documents=documents)
     for folder in sorted([*ADAPTERS.iterdir(), ROOT / "fixtures" / "trained" / "benign"]):
         if folder.name.startswith("redos"):  # two seconds each, and nothing else in them
             continue

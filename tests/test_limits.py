@@ -2,10 +2,11 @@
 
 import pytest
 
-from adapterscan import reading
+from adapterscan import reading, tokenizing
 from adapterscan.formats import (
     chat_templates,
     deltas,
+    gguf,
     hooks,
     json_cursor,
     patterns,
@@ -13,6 +14,8 @@ from adapterscan.formats import (
     safetensors,
     strict_json,
     tensors,
+    tokenizer_json,
+    vocabulary,
     zip_archive,
 )
 from adapterscan.rules import docket, judging
@@ -53,6 +56,15 @@ def mib(size):
         ("`adapter_config.json`", f"{reading.CONFIG_VALUES_LIMIT:,} values"),
         ("any other JSON", mib(reading.DOCUMENT_LIMIT)),
         ("any other JSON", f"{strict_json.VALUES_LIMIT:,} values"),
+        ("a tokenizer's file", mib(tokenizer_json.TOKENIZER_LIMIT)),
+        ("tokens of a vocabulary", f"{vocabulary.TOKENS_LIMIT:,}"),
+        ("tokens of a vocabulary", mib(vocabulary.TEXTS_LIMIT)),
+        ("merges", f"{vocabulary.MERGES_LIMIT:,}"),
+        ("added tokens", f"{tokenizer_json.ADDED_LIMIT:,}"),
+        ("a step of a tokenizer", mib(tokenizer_json.STEP_LIMIT)),
+        ("odd things in the tokenizers", f"{tokenizing.FACTS_LIMIT:,}"),
+        ("one text in a GGUF header", mib(gguf.SETTING_LIMIT)),
+        ("one text in a GGUF header", mib(gguf.SETTINGS_LIMIT)),
         ("chat templates", f"{chat_templates.TEMPLATE_LIMIT >> 10} KiB"),
         ("chat templates", f"{chat_templates.TEMPLATES_LIMIT >> 10} KiB"),
         ("fields that name code", f"{hooks.HOOK_LIMIT:,}"),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from adapterscan.config import Settings
     from adapterscan.model import Severity
     from adapterscan.onbase.base import BaseWeights
+    from adapterscan.onbase.documents import BaseDocuments
     from adapterscan.probe import ProbeRequest
     from adapterscan.provenance.signing import Key
     from adapterscan.rules.judging import RuleBook
@@ -194,6 +195,17 @@ def base_weights(
             hint="give the base itself, or leave --whole-base out",
         )
     return found
+
+
+def base_documents(
+    base: str | None, probing: ProbeRequest | None, options: HubOptions
+) -> BaseDocuments | None:
+    """Return where the base's tokenizer and templates are; None without a base that shows them."""
+    if base is None or (probing is not None and probing.served):
+        return None
+    from adapterscan.sources.base_documents import base_documents as find
+
+    return find(base, options)
 
 
 def profiles() -> Path:

@@ -16,6 +16,7 @@ from adapterscan.cli.inputs import (
     DEFAULT_FAIL_ON,
     DEFAULT_MAX_DOWNLOAD,
     Probe,
+    base_documents,
     base_weights,
     cores,
     hub_options,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from adapterscan.calibration import Reference
     from adapterscan.model import Artifact, Ref, Report
     from adapterscan.onbase.base import BaseWeights
+    from adapterscan.onbase.documents import BaseDocuments
     from adapterscan.probe import ProbeRequest
     from adapterscan.provenance.signing import Key
     from adapterscan.rules.judging import RuleBook
@@ -218,9 +220,11 @@ def scan(
             triggers=triggers,
         )
         weights = base_weights(base, probing, options, whole=whole_base)
+        documents = base_documents(base, probing, options)
         reports, unopened = scan_all(
-            refs, options, book, workers, settings.source, progress, probing, peers, weights, key
-        )
+            refs, options, book, workers, settings.source, progress, probing, peers, weights,
+            key, documents,
+        )  # fmt: skip
         failures += unopened
         accepted = (*settings.suppressions, *(suppressions or ()))
         write(reports, failures, threshold, places, book, Style(color, verbose), accepted)
@@ -237,6 +241,7 @@ def scan_all(
     peers: Reference | None = None,
     weights: BaseWeights | str | None = None,
     key: Key | None = None,
+    documents: BaseDocuments | None = None,
 ) -> tuple[list[Report], list[tuple[str, AdapterscanError]]]:
     """Return the reports, and for targets that could not be opened why."""
     from adapterscan.scan import ScanOptions
@@ -257,7 +262,7 @@ def scan_all(
         report = run(
             artifact,
             book,
-            options=ScanOptions(workers, peers, base, why, key),
+            options=ScanOptions(workers, peers, base, why, key, documents),
             probing=probing,
             config_file=config_file,
             progress=tell or (lambda _: None),

@@ -12,6 +12,7 @@ from adapterscan.detectors.behaviour import (
 )
 from adapterscan.detectors.detector import Detector
 from adapterscan.detectors.onbase import deltas as onbase
+from adapterscan.detectors.onbase import tokenizers as tokenizers_on_base
 from adapterscan.detectors.provenance import cards, leaks, licences, names, signatures
 from adapterscan.detectors.static import (
     accounting,
@@ -19,10 +20,12 @@ from adapterscan.detectors.static import (
     config,
     extent,
     files,
+    generation,
     indexes,
     modules,
     references,
     templates,
+    tokenizers,
     twins,
 )
 from adapterscan.detectors.weights import bits, outliers, runtimes, spectra, standing, values
@@ -40,6 +43,9 @@ BUILT_IN: tuple[Detector, ...] = (
     licences.DETECTOR,
     cards.DETECTOR,
     leaks.DETECTOR,
+    tokenizers.DETECTOR,
+    generation.DETECTOR,
+    tokenizers_on_base.DETECTOR,
     accounting.DETECTOR,
     modules.DETECTOR,
     twins.DETECTOR,

@@ -7,16 +7,21 @@ vocabulary has 260,000 texts. The package `gguf` maps the file and takes 10 to 4
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
 
 from adapterscan.errors import LimitExceeded, Malformed
 from adapterscan.formats.safetensors import Readable
 from adapterscan.formats.tensors import LONGEST_NAME, require_count
+from adapterscan.formats.vocabulary import MERGES_LIMIT, TEXTS_LIMIT, Gathering
 from adapterscan.text import size_text
 
 HEADER_LIMIT = 256 << 20  # bytes; a vocabulary of 260,000 with its merges has 20 MB
 FIELDS_LIMIT = 10_000
+SETTING_LIMIT = 4 << 20  # bytes of one text
+SETTINGS_LIMIT = 16 << 20  # of all
+LONGEST_TOKEN = 1 << 16  # bytes
+_REPEATED = 10  # that are told
 LIST_LIMIT = 10_000_000  # entries of one list
 _PIECE = 1 << 20
 _DIMENSIONS = 4
@@ -44,11 +49,16 @@ class GgufHeader:
 
     fields: Mapping[str, str | int | float | bool]
     tensors: tuple[GgufTensor, ...]
+    lists: Mapping[str, Gathering] = field(default_factory=dict)  # texts that were asked for
+    repeated: tuple[str, ...] = ()  # settings that stand twice
 
 
-def read_gguf(file: Readable) -> GgufHeader:
-    """Return what the header says. Raises Malformed or LimitExceeded."""
-    cursor = _Cursor(file)
+def read_gguf(file: Readable, lists: Container[str] = ()) -> GgufHeader:
+    """Return what the header says, with those `lists` of texts. Raises Malformed or LimitExceeded.
+
+    Lists of numbers are never kept.
+    """
+    cursor = _Cursor(file, lists)
     if cursor.take(4) != b"GGUF":
         raise _malformed(file, "does not begin like a GGUF file")
     version = cursor.number("<I")
@@ -59,17 +69,23 @@ def read_gguf(file: Readable) -> GgufHeader:
     if settings > FIELDS_LIMIT:
         raise _over(file, f"{settings:,} settings", f"{FIELDS_LIMIT:,}")
     fields: dict[str, str | int | float | bool] = {}
+    again: list[str] = []
     for _ in range(int(settings)):
         key = cursor.text()
-        value = cursor.value(int(cursor.number("<I")))
-        if value is not None:
+        value = cursor.value(int(cursor.number("<I")), key)
+        if (key in fields or key in cursor.lists) and len(again) < _REPEATED:
+            again.append(key)
+        if isinstance(value, Gathering):
+            cursor.lists[key] = value
+        elif value is not None:
             fields[key] = value
     found = [_tensor(cursor) for _ in range(int(count))]
     alignment = fields.get("general.alignment", _ALIGNMENT)
     if not isinstance(alignment, int) or alignment < 1:
         raise _malformed(file, "has an impossible alignment")
     start = cursor.at + -cursor.at % alignment
-    return GgufHeader(fields, tuple(GgufTensor(n, k, s, start + o) for n, k, s, o in found))
+    tensors = tuple(GgufTensor(n, k, s, start + o) for n, k, s, o in found)
+    return GgufHeader(fields, tensors, cursor.lists, tuple(again))
 
 
 def _tensor(cursor: _Cursor) -> tuple[str, int, tuple[int, ...], int]:
@@ -84,8 +100,10 @@ def _tensor(cursor: _Cursor) -> tuple[str, int, tuple[int, ...], int]:
 class _Cursor:
     """Walks over the header, some of it at a time."""
 
-    def __init__(self, file: Readable) -> None:
-        self.file = file
+    def __init__(self, file: Readable, lists: Container[str]) -> None:
+        self.file, self._wanted = file, lists
+        self.lists: dict[str, Gathering] = {}
+        self._texts = 0  # bytes that are kept of settings
         self.at = 0  # in the file
         self._data = b""
         self._start = 0
@@ -112,21 +130,40 @@ class _Cursor:
             raise _over(self.file, f"a name of {length:,} bytes", f"{limit:,}")
         return self.take(length).decode("utf-8", "replace")
 
-    def value(self, kind: int) -> str | int | float | bool | None:
-        """Return a setting; None for a list, which is walked over."""
+    def value(self, kind: int, key: str) -> str | int | float | bool | Gathering | None:
+        """Return a setting; None for a list that is walked over."""
         if kind == _STRING:
-            return self.text(HEADER_LIMIT)
+            found = self.text(SETTING_LIMIT)
+            self._texts += len(found)
+            if self._texts > SETTINGS_LIMIT:
+                raise _over(self.file, "texts", size_text(SETTINGS_LIMIT))
+            return found
         if kind != _LIST:
             return self.number(self._layout(kind))
         kind, count = int(self.number("<I")), int(self.number("<Q"))
         if count > LIST_LIMIT:
             raise _over(self.file, f"a list of {count:,}", f"{LIST_LIMIT:,}")
+        if kind == _STRING and key in self._wanted:
+            return self._kept(count)
         if kind == _STRING:
             for _ in range(count):
                 self.skip(int(self.number("<Q")))
         else:
             self.skip(count * struct.calcsize(self._layout(kind)))
         return None
+
+    def _kept(self, count: int) -> Gathering:
+        found = Gathering(max(count, 1))
+        if count > MERGES_LIMIT:
+            raise _over(self.file, f"a list of {count:,} texts", f"{MERGES_LIMIT:,}")
+        for number in range(count):
+            length = int(self.number("<Q"))
+            if length > LONGEST_TOKEN:
+                raise _over(self.file, f"a token of {length:,} bytes", f"{LONGEST_TOKEN:,}")
+            room = found.add(self.take(length), number)
+            if not room and number + 1 < count:
+                raise _over(self.file, "tokens", size_text(TEXTS_LIMIT))
+        return found
 
     def skip(self, length: int) -> None:
         while length > 0:

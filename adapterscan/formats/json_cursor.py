@@ -38,8 +38,11 @@ class Cursor:
     Objects are tuples of (key, value), so that a key that stands twice is seen.
     """
 
+    most_values = _MOST_VALUES
+    described = "a tensor is described in a hundred; treat it as hostile"
+
     def __init__(self, data: bytes, path: str, *, limit: int) -> None:
-        require_size(data, path, limit, _MOST_VALUES)
+        require_size(data, path, limit, self.most_values)
         self._data, self._path, self._at = data, path, 0
         self._decoder = json.JSONDecoder(
             object_pairs_hook=tuple,
@@ -71,11 +74,11 @@ class Cursor:
                 return
             self._take(b",")
 
-    def value(self) -> Any:
-        """Return the value that begins here. Raises LimitExceeded over VALUE_LIMIT, unless text."""
+    def value(self, limit: int = VALUE_LIMIT) -> Any:
+        """Return the value that begins here. Raises LimitExceeded over `limit`, unless text."""
         start = self._at
         try:
-            value, length = self._scan(start)
+            value, length = self._scan(start, limit)
             self._at += length
             raw = self._data[start : self._at]
             if not raw.isascii():
@@ -99,11 +102,11 @@ class Cursor:
         if self.next():
             self._fail("Extra data")
 
-    def _scan(self, start: int) -> tuple[Any, int]:
+    def _scan(self, start: int, most: int) -> tuple[Any, int]:
         """Return a value and its length, with each byte taken for a letter: marks are ASCII."""
         rest = len(self._data) - start
         nested = self._data[start : start + 1] in _NESTS
-        for longest in (_LIKELY, VALUE_LIMIT) if nested else (_LIKELY, VALUE_LIMIT, TEXT_LIMIT):
+        for longest in (_LIKELY, most) if nested else (_LIKELY, most, TEXT_LIMIT):
             window = self._data[start : start + longest].decode("latin-1")
             try:
                 value, length = self._decoder.raw_decode(window)
@@ -114,7 +117,7 @@ class Cursor:
                     raise
         raise LimitExceeded(
             self._path, f"has a value of more than {longest:,} bytes, or a broken one",
-            hint="a tensor is described in a hundred; treat it as hostile",
+            hint=self.described,
         )  # fmt: skip
 
     def _take(self, mark: bytes) -> None:

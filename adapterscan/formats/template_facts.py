@@ -58,6 +58,8 @@ class Tree:
     conditions: list[Condition] = field(default_factory=list)
     constructs: list[Construct] = field(default_factory=list)
     instructions: list[tuple[int, str]] = field(default_factory=list)  # line, text
+    texts: tuple[str, ...] = ()  # all fixed texts, their gaps made one space
+    shape: bytes = b""  # digest of what it does, the same for another layout of its text
     over: bool = False  # there is more than is followed
 
 

@@ -8,8 +8,9 @@ set where it is met, through macros, and through expressions that choose.
 Sources: CVE-2024-34359 and CVE-2026-5760 (code by a template's attributes); arXiv 2602.04653
 (instructions that a template adds when a request has certain words).
 Limits: values are followed by name, not computed: a text that is put together at run time is seen
-with its parts only, and letters that are looked up one by one not as a word. Loops that stop early
-decide something, too, and are not followed.
+with its parts only, unless it is all of fixed texts (`template_folding.py`). Loops that stop early
+decide something, too, and are not followed. Conditions on who speaks and on names of tools are no
+text of a request. Payloads of less than six words are no sentence.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from jinja2.parser import Parser
 from adapterscan.errors import Malformed
 from adapterscan.formats.chat_templates import Template
 from adapterscan.formats.template_facts import APART, MOST, Condition, Tree, is_prose
+from adapterscan.formats.template_folding import folded
 from adapterscan.formats.template_oddities import constructs
+from adapterscan.formats.template_shape import shape_of
 from adapterscan.formats.template_texts import literal_kind, says_something
 from adapterscan.formats.template_values import (
     CHOOSING,
@@ -48,7 +51,9 @@ CUTTING = frozenset(
     "split rsplit splitlines partition rpartition replace strip lstrip rstrip removeprefix "
     "removesuffix".split()
 )
+_KEEPING = frozenset({"append", "extend", "insert", "update", "setdefault", "add"})
 _PLAIN_METHODS = frozenset({"join", "format"})
+_FOLDING = (nodes.Filter, nodes.Call, nodes.Getitem, nodes.Add, nodes.Concat)
 _OPPOSITE = frozenset({"ne", "notin"})
 _FORMS = {"eq": "==", "ne": "!=", "notin": "not in"}
 
@@ -94,6 +99,7 @@ class _Reader:
         self.values = Values()
         self.conditions: dict[Place, Condition] = {}
         self.macros = {macro.name: macro for macro in parsed.find_all(nodes.Macro)}
+        self.aliases: dict[str, set[str]] = {name: {name} for name in self.macros}
         self.within: Decides = NOTHING  # what decides whether the place that is read is reached
         self.decided: dict[Variable, Decides] = defaultdict(frozenset)  # also by macro
         self.cut: dict[Variable, Decides] = defaultdict(frozenset)  # texts that were taken apart
@@ -115,6 +121,9 @@ class _Reader:
             (c.lineno, c.value) for c in parsed.find_all(nodes.Const) if isinstance(c.value, str)
         ]
         self.tree.instructions += [(line, text.strip()) for line, text in texts if is_prose(text)]
+        spaced = (" ".join(text.split()) for _, text in texts)
+        self.tree.texts = tuple(dict.fromkeys(text for text in spaced if text))
+        self.tree.shape = shape_of(parsed)
 
     def _learnt(self) -> int:
         """Return a number that grows with everything that is known."""
@@ -166,6 +175,8 @@ class _Reader:
                 return self._macro(node)
             case nodes.CallBlock():
                 decides = self._read(node.call)
+                for name in self._macros_of(node.call.node):
+                    self.values.hold("caller", self._body_kind(node.body), name)
                 for argument in node.args:
                     self.values.hold(argument.name, Holds.TEXT)
                 self._met(decides, node.body)
@@ -190,6 +201,9 @@ class _Reader:
     def _assigned(self, target: nodes.Node, value: nodes.Node) -> Decides:
         decides = self._told(value)
         self._bound(target, self.values.kind(value), value)
+        if known := self._macros_of(value):
+            for name in targets(target):
+                self.aliases.setdefault(name, set()).update(known)
         for name in targets(target):
             self._decide(name, decides)
         if isinstance(value, nodes.Call):
@@ -256,6 +270,20 @@ class _Reader:
             for name in ("varargs", "kwargs"):
                 self._named(name, self.values.kind(value), value, macro.name)
 
+    def _macros_of(self, node: nodes.Node) -> set[str]:
+        """Return the macros that an expression can be: by name, or by what holds some."""
+        names = self.values.names(node) if self.macros else ()
+        return set[str]().union(*(self.aliases.get(name, set()) for name in names))
+
+    def _kept(self, node: nodes.Call, method: nodes.Getattr) -> None:
+        """Note what a list or a dictionary is given: `list.append(…)`."""
+        given = [*node.args, *(pair.value for pair in node.kwargs)]
+        kind = max(map(self.values.kind, given), default=Holds.PLAIN)
+        if kind < Holds.FRAME:
+            return
+        for name in targets(method.node):
+            self.values.hold(name, Holds.TEXT if kind is Holds.RAW else kind)
+
     def _told(self, node: nodes.Node) -> Decides:
         """Read what goes to the prompt or into a variable: an expression can choose, too."""
         decides = self._read(node)
@@ -277,8 +305,11 @@ class _Reader:
 
     def _conditions(self, node: nodes.Node, opposite: bool) -> Decides:
         self.values.spend()
-        if isinstance(node, nodes.Call) and isinstance(node.node, nodes.Name):
-            self._called(node.node.name, node)
+        if isinstance(node, nodes.Call):
+            for name in self._macros_of(node.node):
+                self._called(name, node)
+            if isinstance(node.node, nodes.Getattr) and node.node.attr in _KEEPING:
+                self._kept(node, node.node)
         found: list[tuple[Place, bool]] = []
         for condition in self._held(node):
             place = condition.line, condition.form, condition.literal
@@ -342,6 +373,11 @@ class _Reader:
 
     def _against(self, line: int, form: str, sides: Sequence[nodes.Node]) -> Iterator[Condition]:
         kinds = [self.values.kind(side) for side in sides]
+        if form in ("==", "!="):  # a letter; what a part has is asked of its fields
+            kinds = [
+                Holds.TEXT if kind is Holds.PART and isinstance(side, nodes.Name) else kind
+                for side, kind in zip(sides, kinds, strict=True)
+            ]
         if max(kinds) >= Holds.RAW and len(sides) > 1:
             others = [side for side, kind in zip(sides, kinds, strict=True) if kind < Holds.RAW]
             yield from self._literals(line, form, others)
@@ -382,7 +418,10 @@ class _Reader:
         while room:
             node = room.pop()
             self.values.spend()
+            whole = folded(node) if isinstance(node, _FOLDING) else None
             match node:
+                case _ if whole is not None:
+                    found.append(whole)
                 case nodes.TemplateData():
                     found.append(node.data)
                 case nodes.Const():

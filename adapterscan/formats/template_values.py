@@ -21,8 +21,9 @@ class Holds(IntEnum):
     PLAIN = 0  # nothing of the conversation
     SCHEMA = 1  # tools on offer, documents: their keys and types are no text of a request
     FRAME = 2  # messages and their parts: what holds texts
-    RAW = 3  # what somebody wrote, or a list of parts of it
-    TEXT = 4  # a text, or a list of texts
+    PART = 3  # an item of what somebody wrote: a part of a message, or a letter
+    RAW = 4  # what somebody wrote, or a list of parts of it
+    TEXT = 5  # a text, or a list of texts
 
 
 _ROOTS = {
@@ -93,7 +94,7 @@ class Values:
         kind = self.kind(node)
         if kind is Holds.RAW and not isinstance(node, nodes.Name | nodes.Getattr | nodes.Getitem):
             return Holds.TEXT
-        return Holds.FRAME if kind is Holds.RAW else kind
+        return Holds.PART if kind is Holds.RAW else kind
 
     def kind(self, node: nodes.Node | None) -> Holds:
         """Return what an expression holds."""
@@ -112,6 +113,11 @@ class Values:
                 if inside is Holds.SCHEMA or method.attr in ("items", "keys"):
                     return inside
                 return max([inside and Holds.TEXT, *map(self.kind, node.args)])
+            case nodes.Call(node=nodes.Name(name="caller")):
+                return self._known("caller") or Holds.PLAIN
+            case nodes.Add() | nodes.Concat():
+                inside = max(map(self.kind, node.iter_child_nodes()), default=Holds.PLAIN)
+                return Holds.TEXT if inside is Holds.PART else inside
             case nodes.Call():
                 given = [*node.args, *(pair.value for pair in node.kwargs)]
                 return max(map(self.kind, given), default=Holds.PLAIN)

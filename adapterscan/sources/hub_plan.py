@@ -14,7 +14,7 @@ from adapterscan.sources.kinds import is_companion_config, is_full_model
 from adapterscan.sources.names import label, name_collisions, unsafe_name
 from adapterscan.text import plural, size_text
 
-MAX_TEXT_BYTES = 32 << 20  # the largest tokenizer.json in use are about 20 MB
+MAX_TEXT_BYTES = 48 << 20  # Gemma 3's tokenizer.json has 33 MB
 MAX_CODE_BYTES = 1 << 20  # of scripts and notebooks, which are read as text
 MAX_PAPER_BYTES = 256 << 10  # licences, signatures and what a trainer noted, in text
 MOST_PAPERS = 30  # of these: repositories can hold thousands of notes

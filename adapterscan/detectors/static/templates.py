@@ -5,7 +5,7 @@ use the one beside it instead of the base's.
 
 Source: `formats/template_tree.py`.
 Limits: a template that adds its text to every request is told (`template.instruction`) and not
-judged: so do honest ones. What the base's own template does is not compared.
+judged: so do honest ones. With `--base`, `onbase/tokenizers.py` says what the base's has not.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def run(contents: Contents) -> Iterator[Evidence]:
     `template.construct`: its kind. `template.instruction`: the text.
     """
     for template, tree in contents.templates:
-        about = _subject(template)
+        about = subject(template)
         yield Evidence("template.present", about, len(template.text), "characters")
         for condition in tree.conditions:
             yield Evidence(
@@ -68,8 +68,9 @@ def _class(condition: Condition) -> str:
     return "words" if condition.kind == "text" else "markup"
 
 
-def _subject(template: Template) -> Subject:
-    if template.path.lower().endswith(".json"):
+def subject(template: Template) -> Subject:
+    """Return a template as a subject: a field of a document, or a file."""
+    if template.path.lower().endswith((".json", ".gguf")):
         name = f"[{printable(template.name)}]" if template.name else ""
         return Subject("field", template.path, f"chat_template{name}")
     return Subject("file", template.path)
