@@ -54,8 +54,8 @@ def heat_map(
     for module in values:
         if module in grid.place:
             cells[grid.place[module]].append(module)
-    finite = [value for value in values.values() if finite(value)]
-    low, high = bounds or (min(finite, default=0.0), max(finite, default=0.0))
+    known = [value for value in values.values() if finite(value)]
+    low, high = bounds or (min(known, default=0.0), max(known, default=0.0))
     wide = bounds is None and low > 0 and high > _WIDE * low
     width = cell_width(len(grid.columns))
     body: list[Markup] = []
@@ -109,10 +109,10 @@ def _axis(grid: Grid, width: int) -> list[Markup]:
 
 
 def _largest(values: Mapping[str, Scalar], modules: list[str]) -> Scalar:
-    finite = [value for value in map(values.__getitem__, modules) if finite(value)]
-    if len(finite) < len(modules):
+    known = [value for value in map(values.__getitem__, modules) if finite(value)]
+    if len(known) < len(modules):
         return None  # a broken one is not hidden behind sound ones
-    return max(finite, key=abs)
+    return max(known, key=abs)
 
 
 def _step(value: Scalar, low: float, high: float, *, wide: bool) -> int | None:
