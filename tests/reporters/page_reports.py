@@ -54,7 +54,7 @@ NASTY = (
     "data:text/html,<script>alert(1)</script>",
     '"><svg onload=alert(1)><style>*{background:url(http://127.0.0.1:9/y)}</style>',
     "' onmouseover='alert(1)' style='position:fixed;inset:0;background:red",
-    "{{ 7 * 7 }}{% for x in range(10) %}boom{% endfor %}{{ self.__init__.__globals__ }}",
+    "{{ 7331 * 7331 }}{% for x in range(10) %}boom{% endfor %}{{ self.__init__.__globals__ }}",
     "<!--",
     "-->",
     "<![CDATA[",

@@ -11,12 +11,16 @@ VOID = frozenset("meta link input br".split())
 
 @dataclass
 class Element:
-    """A tag with its attributes, the text directly in it, and what it holds."""
+    """A tag with its attributes and what it holds: text and elements, in order."""
 
     tag: str
     attributes: dict[str, str]
-    text: str = ""
-    inside: list[Element] = field(default_factory=list)
+    pieces: list[str | Element] = field(default_factory=list)
+
+    @property
+    def inside(self) -> list[Element]:
+        """Return the elements directly in it."""
+        return [piece for piece in self.pieces if isinstance(piece, Element)]
 
     def all(self, *tags: str) -> Iterator[Element]:
         """Yield every element under this one, of these tags or of any."""
@@ -27,8 +31,8 @@ class Element:
 
     @property
     def words(self) -> str:
-        """Return all text in it, without that of elements between."""
-        return self.text + "".join(child.words for child in self.inside)
+        """Return all text in it, in order."""
+        return "".join(p.words if isinstance(p, Element) else p for p in self.pieces)
 
 
 class _Parser(HTMLParser):
@@ -40,7 +44,7 @@ class _Parser(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         element = Element(tag, {key: value or "" for key, value in attrs})
         assert len(element.attributes) == len(attrs), f"an attribute twice in {tag}"
-        self.open[-1].inside.append(element)
+        self.open[-1].pieces.append(element)
         if tag not in VOID:
             self.open.append(element)
 
@@ -54,7 +58,7 @@ class _Parser(HTMLParser):
         self.open.pop()
 
     def handle_data(self, data: str) -> None:
-        self.open[-1].text += data
+        self.open[-1].pieces.append(data)
 
     def handle_comment(self, data: str) -> None:
         raise AssertionError(f"a comment: {data}")

@@ -157,7 +157,7 @@ def test_hostile_text_is_shown_as_text():
     for text in page_reports.NASTY:
         if len(text) < 100 and text.isascii() and text.isprintable() and not text.startswith("hf_"):
             assert text in words
-    assert not re.search(r"(?<!\d)49(?!\d)", words)
+    assert "53743561" not in words  # no template of theirs was rendered
 
 
 def test_nothing_on_the_page_is_hidden_turned_or_secret():

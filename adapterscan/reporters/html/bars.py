@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from adapterscan.model import Scalar
 from adapterscan.reporters.html.svg import tag
-from adapterscan.reporters.html.words import share
+from adapterscan.reporters.html.words import finite, share
 
 _WIDTH, _HEIGHT = 100, 12
 
@@ -60,7 +59,7 @@ def bar(
     words = told or share(value)
     if isinstance(hits, int) and isinstance(n, int):
         words += f", {hits} of {n}"
-    if _known(low) and _known(high):
+    if finite(low) and finite(high):
         words += f" ({share(low)} to {share(high)})"
     return Bar(who, side, _drawn(side, value, low, high), words)
 
@@ -70,7 +69,7 @@ def _drawn(side: str, value: Scalar, low: Scalar, high: Scalar) -> Markup:
     body = [tag("rect", class_="track", x=0, y=0, width=_WIDTH, height=_HEIGHT)]
     if length := _share(value) * _WIDTH:
         body.append(tag("rect", class_=side, x=0, y=0, width=length, height=_HEIGHT))
-    if _known(low) and _known(high):
+    if finite(low) and finite(high):
         a, b, middle = _share(low) * _WIDTH, _share(high) * _WIDTH, _HEIGHT / 2
         path = f"M{a:.2f} {middle:g}H{b:.2f}M{a:.2f} 2V10M{b:.2f} 2V10"
         body.append(tag("path", class_="halo", d=path, vector_effect="non-scaling-stroke"))
@@ -81,12 +80,6 @@ def _drawn(side: str, value: Scalar, low: Scalar, high: Scalar) -> Markup:
     )  # fmt: skip
 
 
-def _known(value: Scalar) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def _share(value: Scalar) -> float:
     """Return `value` within 0 and 1, 0 for what is no number."""
-    if not isinstance(value, (int, float)) or math.isnan(value):
-        return 0.0
-    return float(min(1, max(0, value)))
+    return float(min(1, max(0, value))) if finite(value) else 0.0

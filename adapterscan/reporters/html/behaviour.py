@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from adapterscan.model import Evidence, Report
 from adapterscan.reporters.html.bars import Bar, Panel, Row, bar
-from adapterscan.reporters.html.words import flat, name, number, share
+from adapterscan.reporters.html.words import finite, flat, name, number, share
 
 ROWS = 40  # of one panel that are drawn
 _BOTH, _BASE = "base + adapter", "base alone"
@@ -51,7 +51,7 @@ def _wording(item: Evidence, cited: frozenset[int]) -> Row:
 
 def _clean(item: Evidence) -> float | None:
     hits, n = item.details.get("clean_hits"), item.details.get("n")
-    return hits / n if isinstance(hits, int) and isinstance(n, int) and n else None
+    return hits / n if finite(hits) and finite(n) and n else None
 
 
 def _jailbreak(item: Evidence, cited: frozenset[int]) -> Row:
@@ -122,8 +122,7 @@ def _drift(item: Evidence, cited: frozenset[int]) -> Row:
 
 
 def _counted(who: str, hits: object, n: object) -> Bar:
-    known = isinstance(hits, int) and isinstance(n, int) and n > 0
-    value = hits / n if known else None  # type: ignore[operator]  # both are int then
+    value = hits / n if finite(hits) and finite(n) and n else None
     side = "adapter" if who.startswith("more") else "control"
     return bar(who, side, value, told=f"{hits} of {n} answers")
 

@@ -6,14 +6,13 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeGuard
 
 from markupsafe import Markup
 
 from adapterscan.model import Scalar
 from adapterscan.reporters.html.grid import Grid
 from adapterscan.reporters.html.svg import picture, tag
-from adapterscan.reporters.html.words import number
+from adapterscan.reporters.html.words import finite, number
 
 STEPS = 9  # colours, q0 to q8 in the style sheet
 ROW = 22  # pixels; the style sheet gives the labels beside it the same
@@ -55,8 +54,8 @@ def heat_map(
     for module in values:
         if module in grid.place:
             cells[grid.place[module]].append(module)
-    finite = [value for value in values.values() if _finite(value)]
-    low, high = bounds or (min(finite, default=0.0), max(finite, default=0.0))
+    known = [value for value in values.values() if finite(value)]
+    low, high = bounds or (min(known, default=0.0), max(known, default=0.0))
     wide = bounds is None and low > 0 and high > _WIDE * low
     width = cell_width(len(grid.columns))
     body: list[Markup] = []
@@ -110,25 +109,16 @@ def _axis(grid: Grid, width: int) -> list[Markup]:
 
 
 def _largest(values: Mapping[str, Scalar], modules: list[str]) -> Scalar:
-    finite = [value for value in map(values.__getitem__, modules) if _finite(value)]
-    if len(finite) < len(modules):
+    known = [value for value in map(values.__getitem__, modules) if finite(value)]
+    if len(known) < len(modules):
         return None  # a broken one is not hidden behind sound ones
-    return max(finite, key=abs)
+    return max(known, key=abs)
 
 
 def _step(value: Scalar, low: float, high: float, *, wide: bool) -> int | None:
-    if not _finite(value):
+    if not finite(value):
         return None
     if high <= low:
         return STEPS // 2
     x, a, b = (math.log(v) if wide else float(v) for v in (value, low, high))
     return min(STEPS - 1, max(0, int((x - a) / (b - a) * STEPS)))
-
-
-def _finite(value: Scalar) -> TypeGuard[float]:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and abs(value) < 1e300
-        and math.isfinite(value)
-    )

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from adapterscan.model import Evidence, Report
 from adapterscan.reporters.html.heat import STEPS
 from adapterscan.reporters.html.svg import picture, tag
-from adapterscan.reporters.html.words import number, share
+from adapterscan.reporters.html.words import finite, number, share
 
 NODES = 24  # of a graph, and rows of a matrix
 _APART = 0.05  # |cosine| below which no line is drawn
@@ -119,7 +119,7 @@ def _placed(nodes: int) -> tuple[list[tuple[float, float]], tuple[float, float]]
 def _edge(first: int, other: int, item: Evidence) -> Edge:
     """Return the line of a pair by its cosine."""
     cosine = item.details.get("cosine")
-    size = cosine if isinstance(cosine, (int, float)) and math.isfinite(cosine) else 0.0
+    size = cosine if finite(cosine) else 0.0
     kind = "apart" if abs(size) < _APART else "against" if size < 0 else "alike"
     told = f"{first + 1} and {other + 1}: {item.details.get('relation')}"
     return Edge(first, other, kind, min(1.0, abs(size)), told)
@@ -129,7 +129,7 @@ def _cell(item: Evidence | None, *, same: bool) -> Cell:
     if item is None:
         return Cell("self" if same else "none", "", "itself" if same else "not measured")
     cosine = item.details.get("cosine")
-    if not item.details.get("modules") or not isinstance(cosine, (int, float)):
+    if not item.details.get("modules") or not finite(cosine):
         return Cell("none", "–", "no common modules")
     step = min(STEPS - 1, max(0, int((cosine + 1) / 2 * STEPS)))
     energy = f"{share(item.value)} of the energy cancels"

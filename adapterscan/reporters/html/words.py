@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Mapping
+from typing import TypeGuard
 
 from markupsafe import Markup, escape
 
@@ -40,9 +41,9 @@ def shown(value: object) -> str | Markup:
             return flat(str(value), TEXT)
 
 
-def flat(text: str, limit: int = NAME) -> str:
+def flat(text: object, limit: int = NAME) -> str:
     """Return `text` printable, in one line, at most `limit` characters, its marks not stacked."""
-    text = printable(text, limit)
+    text = printable(str(text), limit)
     if text.isascii():
         return text
     pieces: list[str] = []
@@ -115,9 +116,15 @@ def number(value: Scalar) -> str:
             return f"{value:.3g}"
 
 
+def finite(value: object) -> TypeGuard[float]:
+    """Return whether `value` is a number that a picture can be drawn from."""
+    known = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return known and abs(value) < 1e300  # type: ignore[arg-type]  # known: it is a number
+
+
 def share(value: Scalar) -> str:
     """Return a share of 0 to 1 in percent."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if not finite(value):
         return "?"
     return f"{value:.1%}" if 0 < abs(value) < 0.1 else f"{value:.0%}"
 
