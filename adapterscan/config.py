@@ -17,7 +17,9 @@ from adapterscan.errors import BadConfig
 from adapterscan.model import Severity
 
 _LIMIT = 1 << 20
-KEYS = ("fail-on", "rules", "reference", "suppressions", "max-download", "jobs")
+KEYS = (
+    "fail-on", "rules", "reference", "suppressions", "max-download", "jobs", "timeout", "memory",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Settings:
     suppressions: tuple[Path, ...] = ()
     max_download: str | None = None
     jobs: int | None = None
+    timeout: str | None = None
+    memory: str | None = None
     source: str | None = None
     ignored: str = ""  # a file that was found but not used, and why
 
@@ -141,6 +145,11 @@ def _parse(path: Path, data: Mapping[str, Any]) -> Settings:
     size = table.get("max-download")
     if size is not None:
         parse_size(str(size))
+    timeout, memory = table.get("timeout"), table.get("memory")
+    if timeout is not None and timeout != "off":
+        parse_seconds(str(timeout))
+    if memory is not None and memory != "off":
+        parse_size(str(memory))
     return Settings(
         fail_on=severity,
         never_fail=fail_on is not None and severity is None,
@@ -149,6 +158,8 @@ def _parse(path: Path, data: Mapping[str, Any]) -> Settings:
         suppressions=_paths(path, table, "suppressions", "files"),
         max_download=str(size) if size is not None else None,
         jobs=jobs,
+        timeout=str(timeout) if timeout is not None else None,
+        memory=str(memory) if memory is not None else None,
         source=str(path),
     )
 

@@ -16,7 +16,15 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NoReturn
 
 from adapterscan.calibration import Reference
-from adapterscan.errors import FileProblem, LimitExceeded, Malformed, Unreadable, Unsupported
+from adapterscan.errors import (
+    NO_MEMORY,
+    NO_MEMORY_HINT,
+    FileProblem,
+    LimitExceeded,
+    Malformed,
+    Unreadable,
+    Unsupported,
+)
 from adapterscan.formats import chat_templates, strict_json
 from adapterscan.formats.config import CONFIG_LIMIT, AdapterConfig, read_config
 from adapterscan.formats.hooks import HOOK_LIMIT, Hook, find_hooks
@@ -247,7 +255,9 @@ _WHAT_WAS_READ: Mapping[str, str] = {
 }
 
 
-def _defect(file: File, error: Exception) -> Unreadable:
+def _defect(file: File, error: Exception) -> FileProblem:
+    if isinstance(error, MemoryError):
+        return LimitExceeded(file.path, NO_MEMORY, hint=NO_MEMORY_HINT)
     return Unreadable(
         file.path, f"could not be analysed ({type(error).__name__})",
         hint="this is a defect of adapterscan: please report it with the adapter's name",
@@ -479,6 +489,7 @@ def _read_weights(
         hash_only(source)
         _keep(contents, adapter, Weighed(Summaries(), {}, ()))
         raise weights.problem
+    contents.tell(f"measuring {file.path}")
     try:
         weighed = weigh(source, weights.tensors, adapter.deltas if adapter else (), workers=workers)
     except FileProblem:

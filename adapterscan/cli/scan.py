@@ -25,6 +25,7 @@ from adapterscan.cli.inputs import (
     rule_book,
     threshold_of,
 )
+from adapterscan.cli.limits import Asked, Memory, Timeout, asked
 from adapterscan.cli.output import Progress, write
 from adapterscan.cli.targets import expanded, local_trees, parse_targets
 from adapterscan.errors import AdapterscanError
@@ -162,6 +163,8 @@ def scan(
         int | None,
         typer.Option("--jobs", "-j", min=1, max=64, help="Threads.  [default: one per core]"),
     ] = None,
+    timeout: Timeout = None,
+    memory: Memory = None,
     color: Annotated[
         bool, typer.Option("--color/--no-color", help="Colour on a terminal; NO_COLOR works too.")
     ] = True,
@@ -183,6 +186,7 @@ def scan(
 
             typer.echo(f"note: {printable(settings.ignored, 600)}", err=True)
         threshold = threshold_of(fail_on, settings)
+        allowed = asked(timeout, memory, settings)
         progress = sys.stderr.isatty() and not quiet
         options = hub_options(
             endpoint,
@@ -207,7 +211,16 @@ def scan(
         )
         weights = base_weights(base, probing, options, whole=whole_base)
         reports, unopened = scan_all(
-            refs, options, book, workers, settings.source, progress, probing, peers, weights
+            refs,
+            options,
+            book,
+            workers,
+            settings.source,
+            progress,
+            probing,
+            peers,
+            weights,
+            limits=allowed,
         )
         failures += unopened
         accepted = (*settings.suppressions, *(suppressions or ()))
@@ -224,14 +237,17 @@ def scan_all(
     probing: ProbeRequest | None = None,
     peers: Reference | None = None,
     weights: BaseWeights | str | None = None,
+    *,
+    limits: Asked,
 ) -> tuple[list[Report], list[tuple[str, AdapterscanError]]]:
     """Return the reports, and for targets that could not be opened why."""
     from adapterscan.scan import ScanOptions
-    from adapterscan.scan import scan as run
     from adapterscan.sources import open_artifact
+    from adapterscan.supervised import limits_for, scan_apart
 
     collect_garbage()
     base, why = (None, weights) if isinstance(weights, str) else (weights, "")
+    scanning = ScanOptions(workers, peers, base, why)
     reports: list[Report] = []
     unopened: list[tuple[str, AdapterscanError]] = []
     for ref in refs:
@@ -241,10 +257,11 @@ def scan_all(
             unopened.append((ref.text, error))
             continue
         tell = Progress(artifact.name) if progress else None
-        report = run(
+        report = scan_apart(
             artifact,
             book,
-            options=ScanOptions(workers, peers, base, why),
+            limits_for((artifact,), scanning, seconds=limits.seconds, memory=limits.memory),
+            options=scanning,
             probing=probing,
             config_file=config_file,
             progress=tell or (lambda _: None),
