@@ -56,13 +56,14 @@ class Limits:
         return self.seconds < math.inf or self.memory > 0
 
 
-def apart(work: Callable[[Emit], None], limits: Limits) -> Iterator[Event]:
-    """Run `work` in a process of its own and yield what it tells; one file may take half the time.
+def apart(work: Callable[[Emit], None], limits: Limits, until: float = math.inf) -> Iterator[Event]:
+    """Run `work` in a process of its own and yield what it tells.
 
+    All has to end by `until`, of `time.monotonic()`, and one file within half of what is left.
     Raises Stopped where the process comes to no end, and with its words what `work` raises of
     ours. An interruption is passed on while a model is asked, and else ends the process.
     """
-    with _Process(work, limits) as process:
+    with _Process(work, limits, min(until, time.monotonic() + limits.seconds)) as process:
         for line in process.lines():
             yield process.event(line)
 
@@ -70,10 +71,10 @@ def apart(work: Callable[[Emit], None], limits: Limits) -> Iterator[Event]:
 class _Process:
     """The other process, from its start to its end."""
 
-    def __init__(self, work: Callable[[Emit], None], limits: Limits) -> None:
+    def __init__(self, work: Callable[[Emit], None], limits: Limits, until: float) -> None:
         self._limits = limits
-        self._until = self._deadline = time.monotonic() + limits.seconds
-        self._allowed = limits.seconds  # what the deadline was reckoned with, for messages
+        self._until = self._deadline = until
+        self._file = False  # whether one is being read
         self._asking = self._over = False
         self._scratch = tempfile.mkdtemp(prefix="adapterscan-")
         self._reader, writer = os.pipe()
@@ -128,13 +129,11 @@ class _Process:
             raise self._told(line) from None
         match event:
             case Reading(path):
-                left = self._until - time.monotonic()
-                self._allowed = left * _SHARE if path else left
-                self._deadline = time.monotonic() + self._allowed
+                now, self._file = time.monotonic(), path != ""
+                self._deadline = now + (self._until - now) * (_SHARE if path else 1.0)
             case Asking(seconds):
                 self._asking = True
-                self._allowed = 2 * seconds + _START_SECONDS
-                self._deadline = time.monotonic() + self._allowed
+                self._deadline = time.monotonic() + 2 * seconds + _START_SECONDS
         return event
 
     def _piece(self) -> bytes:
@@ -163,9 +162,14 @@ class _Process:
         return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
 
     def _late(self) -> Stopped:
-        allowed = f"{self._allowed:,.0f} s" if self._allowed >= 2 else f"{self._allowed:.1g} s"
+        if self._asking:
+            return Stopped(
+                "took far more than the time for probes and was stopped",
+                hint="scan it without --probe, and please report it: this should not be possible",
+            )
+        part = "half of what was left of " if self._file else ""
         return Stopped(
-            f"took more than {allowed} and was stopped",
+            f"took more than {part}{self._limits.seconds:,.4g} s and was stopped",
             hint=f"honest adapters take seconds: treat it as hostile, or {_TIME}",
         )
 

@@ -125,7 +125,7 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         reason = f"{path} cannot be read ({error.strerror})"
         raise BadConfig(reason, hint="check --config") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         raise BadConfig(f"{path} is not valid TOML ({error})", hint="correct that line") from error
 
 

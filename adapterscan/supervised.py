@@ -81,9 +81,8 @@ def scan_apart(
     desk, target = Desk(rules, config_file), _Target(artifact)
     until = time.monotonic() + limits.seconds
     for attempt in range(ATTEMPTS):
-        left = replace(limits, seconds=until - time.monotonic())
         try:
-            for event in apart(lambda emit: given(target.left, emit), left):
+            for event in apart(lambda emit: given(target.left, emit), limits, until):
                 tell(event, progress)
                 match event:
                     case Closed():

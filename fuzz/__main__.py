@@ -41,7 +41,7 @@ def fuzzed(name: str, target: Target, seconds: int) -> bool:
         sys.executable, "-W", "ignore", "-m", "fuzz.harness", name, str(corpus),
         f"-max_total_time={seconds}", f"-max_len={target.most}", f"-timeout={SLOWEST_SECONDS}",
         f"-rss_limit_mb={MOST_MIB}", f"-artifact_prefix={FOUND}/{name}-", "-reload=0",
-        "-close_fd_mask=1",
+        "-close_fd_mask=1", f"-dict={HERE}/tokens.dict",
     ]  # fmt: skip
     result = subprocess.run(command, capture_output=True, cwd=HERE.parent, check=False)  # noqa: S603
     said = result.stderr.decode("utf-8", "replace")

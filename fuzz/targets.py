@@ -5,6 +5,7 @@ A target may raise `AdapterscanError`; anything else that comes out of it is a d
 
 from __future__ import annotations
 
+import base64
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -210,8 +211,8 @@ def _profiles() -> Iterator[bytes]:
 
 
 def _prints() -> Iterator[bytes]:
-    sketch = "A" * 170 + "A="
-    module = {"shape": [4, 4], "norm": 1.0, "spectrum": [1.0, 0.5], "sketch": sketch + "="}
+    sketch = base64.b64encode(bytes(128)).decode()
+    module = {"shape": [4, 4], "norm": 1.0, "spectrum": [1.0, 0.5], "sketch": sketch}
     one = {"name": "a", "sha256": "0" * 64, "base_model": None, "modules": {"q": module}}
     yield json.dumps({"format": "adapterscan-fingerprints/1", "adapters": [one]}).encode()
 
