@@ -116,6 +116,7 @@ class _Visit:
             patience=options.patience,
             timeout=options.timeout,
             max_bytes=options.max_download,
+            storage=options.storage,
         )
 
     def artifact(self, planned: Planner) -> Artifact:
