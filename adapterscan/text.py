@@ -1,7 +1,8 @@
 """Make untrusted text safe to show: one line, printable, bounded, nothing invisible.
 
 Names of files, tensors and config fields come from whoever made the adapter. Terminals obey escape
-sequences, bidi controls reorder what a reviewer reads, and secrets must not travel into reports.
+sequences, bidi controls reorder what a reviewer reads, build servers obey lines of a log, and
+secrets must not travel into reports.
 """
 
 from __future__ import annotations
@@ -14,8 +15,13 @@ import unicodedata
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 #: Letters and symbols by category that show nothing: Hangul fillers and the empty Braille cell.
 _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+#: What build servers take for commands: `::error::` where a line begins, which can be at any word
+#: when lines are wrapped; `##[error]`, `##vso[task.…]`, `##teamcity[…]` anywhere.
+_COMMAND = re.compile(r"(?<!\S)::|##(?=\[|vso\[|teamcity\[)")
 WITHHELD = "[redacted"  # how what stands for a text that is left out begins
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
+#: A hub token as it is issued: where names must stay whole, only that is taken out.
+_WHOLE_TOKEN = re.compile(r"(hf|api_org)_[A-Za-z0-9]{30,}")
 
 
 def is_hidden(character: str) -> bool:
@@ -28,6 +34,8 @@ def printable(text: str, limit: int = 200) -> str:
     if not (text.isascii() and text.isprintable()):
         text = "".join(_escape(c) if is_hidden(c) else c for c in text[: 8 * limit])
     text = redact(text)
+    if "::" in text or "##" in text:
+        text = _COMMAND.sub(lambda found: f"{found[0][0]}\\{found[0][1]}", text)
     if len(text) <= limit:
         return text
     head = limit * 2 // 3
@@ -37,6 +45,13 @@ def printable(text: str, limit: int = 200) -> str:
 def redact(text: str) -> str:
     """Return `text` without anything that looks like a hub token."""
     return _TOKEN.sub("hf_[redacted]", text) if "hf_" in text else text
+
+
+def redact_issued(text: str) -> str:
+    """Return `text` without hub tokens; names such as `hf_transformers` stay."""
+    if "hf_" not in text and "api_org_" not in text:
+        return text
+    return _WHOLE_TOKEN.sub(r"\1_[redacted]", text)
 
 
 def withheld(text: str) -> str:

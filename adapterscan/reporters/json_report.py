@@ -1,14 +1,15 @@
 """Render reports as versioned JSON: the wire format, declared apart from the nouns it is made of.
 
 The schema ships as `adapterscan/schemas/report-1.json`. Adding a field keeps the version; removing
-one or changing what it means raises it. Untrusted text is kept as it is, escaped by JSON; numbers
-that are not finite become null.
+one or changing what it means raises it. Untrusted text is kept as it is but for hub tokens, and
+escaped by JSON; numbers that are not finite become null.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import Any
@@ -23,10 +24,11 @@ from adapterscan.model import (
     Scalar,
     Skipped,
 )
-from adapterscan.text import redact
+from adapterscan.text import redact, redact_issued
 
 SCHEMA_VERSION = "1"
-_compact = json.JSONEncoder(allow_nan=False).encode
+_COMMAND = re.compile(r"(##(?:vso|teamcity)?)\[")
+_encode = json.JSONEncoder(allow_nan=False).encode
 
 
 def render_json(outcome: Outcome) -> Iterator[str]:
@@ -69,6 +71,15 @@ def _pieces(value: Any, indent: str) -> Iterator[str]:
         yield f"{indent[:-1]}}}"
     else:
         yield _compact(value)
+
+
+def _compact(value: Any) -> str:
+    """Return the JSON of a value, without hub tokens that somebody left in a file.
+
+    A log is searched for `##[` and its like by build servers, which obey it: `[` is escaped there.
+    """
+    text = redact_issued(_encode(value))
+    return _COMMAND.sub(lambda found: f"{found[1]}\\u005b", text) if "##" in text else text
 
 
 def _is_long(value: Any) -> bool:

@@ -65,7 +65,7 @@ class Guard:
         With `commit`, replies about files must belong to it. The block raises RateLimited, TooLarge
         or Unreachable when a reply goes too far.
         """
-        from huggingface_hub import constants, get_session
+        from huggingface_hub import get_session
 
         def on_request(request: Any) -> None:
             if threading.get_ident() in self._threads:
@@ -76,19 +76,17 @@ class Guard:
                 self._check_response(response)
 
         hooks = get_session().event_hooks
-        #: Its other way to download goes by a client of its own, which no hook sees.
-        xet, constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET, True
         self._commit = commit
         self.join()
         hooks["request"].append(on_request)
         hooks["response"].append(on_response)
         try:
-            yield
+            with plain_client():
+                yield
         finally:
             hooks["request"].remove(on_request)
             hooks["response"].remove(on_response)
             self._threads.clear()
-            constants.HF_HUB_DISABLE_XET = xet
 
     def join(self) -> None:
         """Watch the requests of the calling thread as well, until the block ends."""
@@ -174,6 +172,27 @@ class Guard:
             f"{self._endpoint} answered with {what}; the reply was refused",
             hint="check the endpoint (HF_ENDPOINT) and any proxy in between",
         )
+
+
+@contextmanager
+def plain_client() -> Iterator[None]:
+    """Keep the hub's client from asking for anything else than what it is told to.
+
+    Its other way to download (Xet) goes by a client of its own, which no hook sees. And where it
+    builds headers, it asks the public hub for a list of programs that may be using it, whatever the
+    endpoint is (huggingface_hub 2.4.0, `utils/_detect_agent.py`).
+    """
+    from huggingface_hub import constants
+
+    names = ("HF_HUB_DISABLE_XET", "HF_HUB_DISABLE_TELEMETRY")
+    before = {name: getattr(constants, name, None) for name in names}
+    for name in names:
+        setattr(constants, name, True)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(constants, name, value)
 
 
 def _place(url: str) -> tuple[str, str, int]:
