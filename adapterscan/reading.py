@@ -199,7 +199,7 @@ def _read_file(contents: Contents, file: File, workers: int) -> None:
             except Exception as error:  # input is hostile: whatever it breaks, the others are read
                 outcome.status = "not analysed"
                 _note_problem(contents, file, _defect(file, error))
-            if source.sha256 is None and file.kind is not FileKind.OTHER:
+            if source.sha256 is None and _worth_hashing(file, source):
                 hash_only(source)  # a broken file is identified all the same
     except FileProblem as problem:
         if outcome.status != "not analysed":
@@ -253,6 +253,12 @@ _WHAT_WAS_READ: Mapping[str, str] = {
     "zip": ": its pickles, its directory and where each member begins",
     "pickle": ": its pickles and its end",
 }
+
+
+def _worth_hashing(file: File, source: SourceFile) -> bool:
+    """Return whether a file that no analysis read to its end is hashed: what loaders load, is."""
+    loaded = file.kind in (FileKind.WEIGHTS, FileKind.PICKLE)
+    return loaded or (file.kind is not FileKind.OTHER and source.size <= HASH_LIMIT)
 
 
 def _defect(file: File, error: Exception) -> FileProblem:

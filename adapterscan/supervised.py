@@ -19,7 +19,7 @@ from adapterscan.desk import Desk
 from adapterscan.detectors import BUILT_IN, Detector
 from adapterscan.errors import Stopped
 from adapterscan.events import Closed, Opened, Reading
-from adapterscan.model import Artifact, FileRecord, Report, Skipped
+from adapterscan.model import Artifact, File, FileRecord, Report, Skipped
 from adapterscan.rules.book import RuleBook
 from adapterscan.scan import ScanOptions, observe, scan, tell
 from adapterscan.text import plural
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 4  # processes for one target: each but the first leaves one more file out
 DEFAULT_SECONDS = 600.0
-SECONDS_PER_BYTE = 2e-6  # the slowest adapters within the limits take a tenth of that
+SECONDS_PER_BYTE = 2e-6
 LEAST_SECONDS = 0.5  # to try once more with
 BASE_SECONDS = 7200.0  # more, where a base is read, which may be far away
 DEFAULT_MEMORY = 1 << 30
@@ -50,13 +50,22 @@ def limits_for(
     `several`: they are held beside each other.
     """
     if seconds is None:
-        there = (file.size for item in artifacts for file in item.files if file.local)
-        seconds = DEFAULT_SECONDS + sum(there) * SECONDS_PER_BYTE
+        there = (file for item in artifacts for file in item.files)
+        seconds = DEFAULT_SECONDS + sum(map(_stored, there)) * SECONDS_PER_BYTE
         seconds += BASE_SECONDS if options.base is not None else 0.0
     if memory is None:
         memory = BASE_MEMORY if several or options.base is not None else DEFAULT_MEMORY
         memory += options.workers * THREAD_MEMORY
     return Limits(seconds, memory)
+
+
+def _stored(file: File) -> int:
+    """Return the bytes that a disk holds of a file: one with holes can claim any size."""
+    try:
+        found = file.local.stat() if file.local else None
+    except OSError:
+        return 0
+    return min(file.size, getattr(found, "st_blocks", file.size) * 512) if found else 0
 
 
 def scan_apart(

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from adapterscan.model_card import card_text, set_apart
+
 from adapterscan.calibration import read_reference
 from adapterscan.detectors import BUILT_IN
 from adapterscan.errors import AdapterscanError
-from adapterscan.fingerprint import read_fingerprints
 from adapterscan.formats import chat_templates, strict_json
 from adapterscan.formats.config import CONFIG_LIMIT, read_config
 from adapterscan.formats.gguf import read_gguf
@@ -30,15 +31,15 @@ from adapterscan.formats.sniff import parse_lfs_pointer, sniff
 from adapterscan.formats.template_tree import read_template
 from adapterscan.formats.torch_file import read_torch
 from adapterscan.model import Artifact, File, FileKind, Ref, SourceKind
-from adapterscan.model_card import card_text, set_apart
 from adapterscan.onbase.profile import Profile
 from adapterscan.probes.own import read_wordings
 from adapterscan.replay import claim
-from adapterscan.rules import load_rules
+from adapterscan.rules.book import load_rules
 from adapterscan.scan import ScanOptions, scan
 from adapterscan.sources import HubOptions, file_kind, open_artifact, parse_ref
 from adapterscan.sources.base_shards import files_of, is_tied, parsed
 from adapterscan.sources.hub_plan import plan
+from adapterscan.together.fingerprint import read_fingerprints
 from fixtures.containers import with_length
 from fixtures.folder import BIN, CONFIG, WEIGHTS
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from adapterscan.config import load_settings
 from adapterscan.errors import AdapterscanError
-from adapterscan.rules import load_rules
+from adapterscan.rules.book import load_rules
 from fuzz.targets import TARGETS
 
 NUMBERS = [

@@ -15,9 +15,9 @@ from adapterscan.apart import Limits, apart, watch_memory
 from adapterscan.detectors import BUILT_IN, Detector
 from adapterscan.errors import NotApplicable, Stopped
 from adapterscan.events import Doing, Inspected, Reading
-from adapterscan.model import Evidence, Need, Subject
+from adapterscan.model import Evidence, Need, Outcome, Subject
 from adapterscan.reporters.json_report import render_json
-from adapterscan.rules import load_rules
+from adapterscan.rules.book import load_rules
 from adapterscan.scan import ScanOptions, scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 from adapterscan.supervised import scan_apart
@@ -198,7 +198,7 @@ def test_the_report_is_the_one_that_a_single_process_makes(name):
     options = ScanOptions(1)
     alone = scan(artifact, BOOK, options=options)
     beside = scan_apart(artifact, BOOK, Limits(600), options=options)
-    one, two = ("".join(render_json([r], exit_code=0, fail_on=None)) for r in (alone, beside))
+    one, two = ("".join(render_json(Outcome((r,), (), 0, None))) for r in (alone, beside))
     assert one == two
 
 

@@ -3,9 +3,13 @@
 Hostile text stands in every place where text of an adapter can stand in a report.
 """
 
+import csv
+import io
 import json
 import unicodedata
 from dataclasses import fields, replace
+from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
@@ -14,22 +18,28 @@ from hypothesis import strategies as st
 from adapterscan.desk import Desk
 from adapterscan.errors import AdapterscanError
 from adapterscan.events import Closed, Opened, decode, encode
-from adapterscan.lineage import Comparison
 from adapterscan.model import (
     AdapterSummary,
     Evidence,
     FileKind,
     FileRecord,
+    Outcome,
     Skipped,
     SourceKind,
     Subject,
 )
-from adapterscan.relation import relate
 from adapterscan.reporters.comparison import render_table
+from adapterscan.reporters.csv_report import render_csv
+from adapterscan.reporters.cyclonedx import render_cyclonedx
 from adapterscan.reporters.json_report import render_json
+from adapterscan.reporters.junit import render_junit
+from adapterscan.reporters.markdown import render_markdown
+from adapterscan.reporters.sarif import render_sarif
 from adapterscan.reporters.terminal import Page, render_terminal
-from adapterscan.rules import load_rules
+from adapterscan.rules.book import load_rules
 from adapterscan.text import printable
+from adapterscan.together.lineage import Comparison
+from adapterscan.together.relation import relate
 from tests.rule_cases import cases
 
 RESULT = "Result: no findings (exit code 0, --fail-on high)"
@@ -113,6 +123,10 @@ def report_of(text, facts):
     return report
 
 
+def outcome_of(report, text):
+    return Outcome((report,), ((text, AdapterscanError(text, hint=text)),), 1, None)
+
+
 def assert_ours(page):
     lines = page.split("\n")
     for line in lines:
@@ -128,9 +142,8 @@ def assert_ours(page):
 @given(text=TEXTS, start=st.integers(0, max(0, len(HITS) - 1)))
 def test_a_page_for_people_holds_no_line_that_an_adapter_wrote(verbose, text, start):
     report = report_of(text, HITS[start : start + 12])
-    errors = [(text, AdapterscanError(text, hint=text))]
     page = Page(width=80, verbose=verbose)
-    lines = assert_ours(render_terminal([report], page, exit_code=1, fail_on=None, errors=errors))
+    lines = assert_ours(render_terminal(outcome_of(report, text), page))
     assert [line for line in lines if line.startswith("Result:")] == [lines[-2]]
     assert "exit code 1" in lines[-2]
 
@@ -139,8 +152,7 @@ def test_a_page_for_people_holds_no_line_that_an_adapter_wrote(verbose, text, st
 @given(text=TEXTS, start=st.integers(0, max(0, len(HITS) - 1)))
 def test_json_says_what_stands_there_in_ascii_and_no_build_server_obeys_it(text, start):
     report = report_of(text, HITS[start : start + 12])
-    errors = [("x", AdapterscanError("x"))]
-    document = "".join(render_json([report], exit_code=1, fail_on=None, errors=errors))
+    document = "".join(render_json(Outcome((report,), (), 1, None)))
     assert document.isascii()
     assert_ours(document)
     parsed = json.loads(document)
@@ -148,6 +160,25 @@ def test_json_says_what_stands_there_in_ascii_and_no_build_server_obeys_it(text,
     if "hf_" not in text:
         assert parsed["reports"][0]["target"] == text
         assert parsed["reports"][0]["files"][0]["path"] == text
+
+
+OTHERS = {
+    "markdown": (render_markdown, lambda page: None),
+    "csv": (render_csv, lambda page: list(csv.reader(io.StringIO(page)))),
+    "junit": (render_junit, ElementTree.fromstring),
+    "cyclonedx": (render_cyclonedx, json.loads),
+    "sarif": (lambda outcome: render_sarif(outcome, BOOK, Path("/")), json.loads),
+}
+
+
+@pytest.mark.parametrize("form", OTHERS)
+@settings(max_examples=40, deadline=None)
+@given(text=TEXTS, start=st.integers(0, max(0, len(HITS) - 1)))
+def test_no_other_format_holds_a_line_that_an_adapter_wrote(form, text, start):
+    render, parse = OTHERS[form]
+    page = "".join(render(outcome_of(report_of(text, HITS[start : start + 12]), text)))
+    assert_ours(page.replace("\r\n", "\n"))
+    parse(page)
 
 
 @settings(max_examples=60, deadline=None)
