@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import Any
@@ -24,10 +23,9 @@ from adapterscan.model import (
     Scalar,
     Skipped,
 )
-from adapterscan.text import redact, redact_issued
+from adapterscan.text import redact, safe_json
 
 SCHEMA_VERSION = "1"
-_COMMAND = re.compile(r"(##(?:vso|teamcity)?)\[")
 _encode = json.JSONEncoder(allow_nan=False).encode
 
 
@@ -74,12 +72,7 @@ def _pieces(value: Any, indent: str) -> Iterator[str]:
 
 
 def _compact(value: Any) -> str:
-    """Return the JSON of a value, without hub tokens that somebody left in a file.
-
-    A log is searched for `##[` and its like by build servers, which obey it: `[` is escaped there.
-    """
-    text = redact_issued(_encode(value))
-    return _COMMAND.sub(lambda found: f"{found[1]}\\u005b", text) if "##" in text else text
+    return safe_json(_encode(value))
 
 
 def _is_long(value: Any) -> bool:
