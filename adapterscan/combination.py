@@ -7,17 +7,19 @@ each other among the facts. With probes, the sum is asked.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adapterscan.desk import Desk
 from adapterscan.errors import AdapterscanError, NotApplicable
+from adapterscan.events import Doing, Emit, Event
 from adapterscan.formats.peft import Adapter
-from adapterscan.model import Artifact, Ref, Report, Sha256, SourceKind
-from adapterscan.rules.judging import RuleBook
-from adapterscan.scan import ScanOptions, scan
+from adapterscan.model import Artifact, FileRecord, Ref, Report, Sha256, SourceKind
+from adapterscan.rules.book import RuleBook
+from adapterscan.scan import ScanOptions, observe, tell
 from adapterscan.sources import open_folder
 from adapterscan.together.combining import Method
 from adapterscan.together.composing import Composition, compose
@@ -51,31 +53,75 @@ def merge(
     Raises, after the reports of the parts, NotApplicable where a target has no adapter or several,
     and what `compose` raises.
     """
-    run = partial(scan, rules=rules, options=options, config_file=config_file, progress=progress)
+    desk, reports = Desk(rules, config_file), list[Report]()
+
+    def hear(event: Event) -> None:
+        tell(event, progress)
+        if report := desk.hear(event):
+            reports.append(report)
+
+    problem: AdapterscanError | None = None
+    with place_of(request) as folder:
+        try:
+            combine(artifacts, request, folder, hear, options or ScanOptions(), probing)
+        except AdapterscanError as error:
+            problem = error
+    yield from reports
+    if problem is not None:
+        raise problem
+
+
+@contextmanager
+def place_of(request: MergeRequest) -> Iterator[Path]:
+    """Yield where the combination is written: a folder that is kept, or one for the while."""
+    if request.folder:
+        yield request.folder
+        return
+    with tempfile.TemporaryDirectory(prefix="adapterscan-") as temporary:
+        yield Path(temporary)
+
+
+def combine(
+    artifacts: Sequence[Artifact],
+    request: MergeRequest,
+    folder: Path,
+    emit: Emit,
+    options: ScanOptions,
+    probing: ProbeRequest | None = None,
+) -> None:
+    """Tell `emit` what is in each adapter, then in what they are together, written to `folder`.
+
+    Raises as `merge`.
+    """
+    names = short_names(artifacts)
     parts: list[Part] = []
-    for name, artifact in zip(short_names(artifacts), artifacts, strict=True):
+    for name, artifact in zip(names, artifacts, strict=True):
         found: list[Adapter] = []
-        report = run(artifact, keep=found.append)
-        parts += _part(name, artifact, found, report)
-        yield report
+        digests: dict[str, Sha256 | None] = {}
+
+        def hear(event: Event, digests: dict[str, Sha256 | None] = digests) -> None:
+            if isinstance(event, FileRecord):
+                digests[event.path] = event.sha256
+            emit(event)
+
+        observe(artifact, hear, options=options, keep=found.append)
+        parts += _part(name, artifact, found, digests)
     whole = [part.name for part in parts]
     if len(parts) < len(artifacts):
-        missing = next(n for n in short_names(artifacts) if n not in whole)
+        missing = next(name for name in names if name not in whole)
         raise NotApplicable(
             f"nothing was put together: {missing} is not one adapter with updates that were read",
             hint="name the folder of one: org/name@revision:subfolder",
         )
-    with tempfile.TemporaryDirectory(prefix="adapterscan-") as temporary:
-        folder = request.folder or Path(temporary)
-        made = _composed(parts, request, folder, progress)
-        artifact = open_folder(Ref(str(folder), SourceKind.FOLDER, str(folder)))
-        name = title(whole, request)
-        text = str(folder) if request.folder else name  # what is kept can be opened again
-        artifact = replace(
-            artifact, ref=replace(artifact.ref, text=text), name=name, evidence=made.evidence,
-            problems=made.skipped, own_names=(),
-        )  # fmt: skip
-        yield run(artifact, probing=probing)
+    made = _composed(parts, request, folder, lambda text: emit(Doing(text)))
+    artifact = open_folder(Ref(str(folder), SourceKind.FOLDER, str(folder)))
+    name = title(whole, request)
+    text = str(folder) if request.folder else name  # what is kept can be opened again
+    artifact = replace(
+        artifact, ref=replace(artifact.ref, text=text), name=name, evidence=made.evidence,
+        problems=made.skipped, own_names=(),
+    )  # fmt: skip
+    observe(artifact, emit, options=options, probing=probing)
 
 
 def _composed(
@@ -111,11 +157,9 @@ def title(names: Sequence[str], request: MergeRequest) -> str:
 
 
 def _part(
-    name: str, artifact: Artifact, found: Sequence[Adapter], report: Report
+    name: str, artifact: Artifact, found: Sequence[Adapter], digests: Mapping[str, Sha256 | None]
 ) -> Iterator[Part]:
     """Yield the one adapter of a target, if it has one that was read whole."""
-    digests = {record.path: record.sha256 for record in report.files}
     for adapter in found if len(found) == 1 else ():
-        sha256: Sha256 | None = digests.get(adapter.weights.path)
-        if adapter.deltas and sha256:
+        if adapter.deltas and (sha256 := digests.get(adapter.weights.path)):
             yield Part(name, artifact, adapter, sha256)

@@ -17,7 +17,10 @@ from adapterscan.errors import BadConfig
 from adapterscan.model import Severity
 
 _LIMIT = 1 << 20
-KEYS = ("fail-on", "rules", "reference", "suppressions", "max-download", "jobs", "verify-key")
+KEYS = (
+    "fail-on", "rules", "reference", "suppressions", "max-download", "jobs", "timeout", "memory",
+    "verify-key",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,8 @@ class Settings:
     max_download: str | None = None
     jobs: int | None = None
     verify_key: Path | None = None
+    timeout: str | None = None
+    memory: str | None = None
     source: str | None = None
     ignored: str = ""  # a file that was found but not used, and why
 
@@ -122,7 +127,7 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         reason = f"{path} cannot be read ({error.strerror})"
         raise BadConfig(reason, hint="check --config") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         raise BadConfig(f"{path} is not valid TOML ({error})", hint="correct that line") from error
 
 
@@ -145,6 +150,11 @@ def _parse(path: Path, data: Mapping[str, Any]) -> Settings:
     size = table.get("max-download")
     if size is not None:
         parse_size(str(size))
+    timeout, memory = table.get("timeout"), table.get("memory")
+    if timeout is not None and timeout != "off":
+        parse_seconds(str(timeout))
+    if memory is not None and memory != "off":
+        parse_size(str(memory))
     return Settings(
         fail_on=severity,
         never_fail=fail_on is not None and severity is None,
@@ -154,6 +164,8 @@ def _parse(path: Path, data: Mapping[str, Any]) -> Settings:
         max_download=str(size) if size is not None else None,
         jobs=jobs,
         verify_key=path.parent / key if key is not None else None,
+        timeout=str(timeout) if timeout is not None else None,
+        memory=str(memory) if memory is not None else None,
         source=str(path),
     )
 

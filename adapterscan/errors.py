@@ -15,6 +15,7 @@
     │   ├── Unreachable              network or server failure, or offline and not cached
     │   └── StorageError             the cache cannot be written (disk full, permissions)
     ├── RunnerProblem                the model cannot answer: not installed, no memory, no time
+    ├── Stopped                      a process of ours that read the files was stopped, or died
     ├── NotApplicable                there is nothing that this analysis could look at
     └── FileProblem                  one file of the artifact cannot be analysed; names that file
         ├── Unreadable               cannot be opened, or is not a regular file
@@ -28,6 +29,12 @@ a `Skipped` in the report: what was found before it stays.
 """
 
 from __future__ import annotations
+
+#: What is said of a MemoryError, which is no defect of ours but a limit that holds.
+NO_MEMORY = "needs more memory than adapterscan may take"
+NO_MEMORY_HINT = (
+    "honest adapters need less than 200 MB: treat it as hostile, or allow more with --memory"
+)
 
 
 class AdapterscanError(Exception):
@@ -93,6 +100,10 @@ class StorageError(SourceError):
 
 class RunnerProblem(AdapterscanError):
     """The model cannot answer: a library is missing, memory or time ran out, the base differs."""
+
+
+class Stopped(AdapterscanError):
+    """A process of ours that read strangers' files took too much time or memory, or died."""
 
 
 class NotApplicable(AdapterscanError):

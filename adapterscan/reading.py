@@ -16,7 +16,15 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NoReturn
 
 from adapterscan.calibration import Reference
-from adapterscan.errors import FileProblem, LimitExceeded, Malformed, Unreadable, Unsupported
+from adapterscan.errors import (
+    NO_MEMORY,
+    NO_MEMORY_HINT,
+    FileProblem,
+    LimitExceeded,
+    Malformed,
+    Unreadable,
+    Unsupported,
+)
 from adapterscan.formats import (
     chat_templates,
     generation,
@@ -215,7 +223,7 @@ def _read_file(contents: Contents, file: File, workers: int) -> None:
                 outcome.status = "not analysed"
                 _note_problem(contents, file, _defect(file, error))
             contents.papers.take(file, source)
-            if source.sha256 is None and file.kind is not FileKind.OTHER:
+            if source.sha256 is None and _worth_hashing(file, source):
                 hash_only(source)  # a broken file is identified all the same
     except FileProblem as problem:
         if outcome.status != "not analysed":
@@ -271,7 +279,15 @@ _WHAT_WAS_READ: Mapping[str, str] = {
 }
 
 
-def _defect(file: File, error: Exception) -> Unreadable:
+def _worth_hashing(file: File, source: SourceFile) -> bool:
+    """Return whether a file that no analysis read to its end is hashed: what loaders load, is."""
+    loaded = file.kind in (FileKind.WEIGHTS, FileKind.PICKLE)
+    return loaded or (file.kind is not FileKind.OTHER and source.size <= HASH_LIMIT)
+
+
+def _defect(file: File, error: Exception) -> FileProblem:
+    if isinstance(error, MemoryError):
+        return LimitExceeded(file.path, NO_MEMORY, hint=NO_MEMORY_HINT)
     return Unreadable(
         file.path, f"could not be analysed ({type(error).__name__})",
         hint="this is a defect of adapterscan: please report it with the adapter's name",
@@ -566,6 +582,7 @@ def _read_weights(
         hash_only(source)
         _keep(contents, adapter, Weighed(Summaries(), {}, ()))
         raise weights.problem
+    contents.tell(f"measuring {file.path}")
     try:
         weighed = weigh(source, weights.tensors, adapter.deltas if adapter else (), workers=workers)
     except FileProblem:

@@ -1,23 +1,27 @@
-"""The pipeline: an artifact goes in, a report comes out. No network, terminal or environment."""
+"""The pipeline: an artifact goes in, a report comes out. No network, terminal or environment.
+
+`observe` tells what is there, and `scan` has it judged. The two can be in different processes: see
+`supervised`.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from adapterscan import __version__
 from adapterscan.calibration import Reference, built_in
+from adapterscan.desk import Desk
 from adapterscan.detectors import BUILT_IN, Detector
+from adapterscan.events import Asking, Closed, Doing, Emit, Event, Inspected, Opened, Reading
 from adapterscan.formats.chat_templates import SUFFIXES
 from adapterscan.formats.tokenizer_reader import limit_of
 from adapterscan.model import (
     AdapterSummary,
     Artifact,
-    Coverage,
     Evidence,
     FileKind,
     Need,
@@ -29,7 +33,6 @@ from adapterscan.onbase.documents import BaseDocuments, BaseTokenizer
 from adapterscan.onbase.used import Used
 from adapterscan.provenance.papers import is_signature
 from adapterscan.reading import TEMPLATE_DOCUMENT, Contents, WeighedAdapter, read_files
-from adapterscan.rules.docket import Docket
 from adapterscan.rules.judging import RuleBook
 from adapterscan.text import plural, printable
 from adapterscan.tokenizing import Tokenizers
@@ -101,81 +104,167 @@ def scan(
     Never raises for what is in the artifact: a file or a detector that fails becomes a Skipped and
     what was found before stays.
     """
-    options = options or ScanOptions()
-    workers, peers = options.workers, options.peers or built_in()
+    desk = Desk(rules, config_file)
+    reports: list[Report] = []
+
+    def hear(event: Event) -> None:
+        match event:
+            case Reading(text) | Doing(text) if text:
+                progress(text)
+        if report := desk.hear(event):
+            reports.append(report)
+
+    observe(
+        artifact, hear, detectors=detectors, options=options or ScanOptions(), probing=probing,
+        keep=keep,
+    )  # fmt: skip
+    return reports[0]
+
+
+def tell(event: Event, progress: Callable[[str], None]) -> None:
+    """Tell `progress` what is being done, where an event says it."""
+    match event:
+        case Reading(text) | Doing(text) if text:
+            progress(text)
+
+
+def observe(
+    artifact: Artifact,
+    emit: Emit,
+    *,
+    detectors: Sequence[Detector] = BUILT_IN,
+    options: ScanOptions,
+    probing: ProbeRequest | None = None,
+    keep: Callable[[Adapter], None] = lambda _: None,
+) -> None:
+    """Read `artifact`, run `detectors`, and tell `emit` each fact as soon as it is known.
+
+    Otherwise as `scan`.
+    """
+    peers = options.peers or built_in()
     base = Used(options.base) if options.base is not None else None
     beside = BaseTokenizer(options.documents) if options.documents else None
-    contents = Contents(artifact, peers, base, progress, options.key, tokenizers=Tokenizers(beside))
-    docket = Docket(rules)
-    compared = base is not None
-    docket.add(artifact.evidence)
-    skipped = list(artifact.problems)
-    adapters: list[AdapterSummary] = []
+    contents = Contents(artifact, peers, base, key=options.key, tokenizers=Tokenizers(beside))
+    watch = _Watch(contents, emit)
+    contents.tell = watch.doing
+    emit(_opened(artifact, detectors, options, peers, probing))
+    for fact in artifact.evidence:
+        emit(fact)
+    watch.note(artifact.problems)
     probed: list[Adapter] = []
-    asked: list[str] = []
-    given: set[str] = set()  # detectors that had something to look at
-    for weighed in read_files(contents, workers=workers, progress=progress):
-        docket.add(contents.evidence)
-        contents.evidence.clear()
+    adapters = 0
+    for weighed in read_files(contents, workers=options.workers, progress=watch.reading):
+        watch.pass_on()
         if weighed is None:
             continue
         for detector in detectors:
-            skipped += _run(detector, contents, weighed, docket, given)
-        adapters.append(_summary(weighed))
+            watch.note(_run(detector, contents, weighed, watch))
+        adapters += 1
+        emit(_summary(weighed))
         keep(weighed.adapter)
         if probing and len(probed) < SEVERAL:
             probed.append(weighed.adapter)
-        skipped += _unmeasured(weighed, compared=compared)
+        watch.note(_unmeasured(weighed, compared=base is not None))
         del weighed  # the next file needs the room
+    watch.reading("")
     for detector in detectors:
-        skipped += _run(detector, contents, None, docket, given)
-    stopped = {item.detector for item in skipped}
-    lacking = {Need.RUNNER} if compared else {Need.RUNNER, Need.BASE}
-    inspected = [
-        detector.inspects
-        for detector in detectors
-        if detector.name in given - stopped and not detector.needs & lacking
-    ]
-    skipped += contents.skipped + contents.tokenizers.skipped + contents.papers.skipped
+        watch.note(_run(detector, contents, None, watch))
+    watch.pass_on()
+    lacking = {Need.RUNNER} if base is not None else {Need.RUNNER, Need.BASE}
+    for detector in detectors:
+        if detector.name in watch.given - watch.stopped and not detector.needs & lacking:
+            emit(Inspected(detector.inspects))
+    watch.note((*contents.tokenizers.skipped, *contents.papers.skipped))
     if options.key is not None and not any(map(is_signature, contents.papers.papers)):
-        skipped.append(UNSIGNED)
+        watch.note((UNSIGNED,))
     if base is not None:
-        skipped += base.notes()
+        watch.note(base.notes())
     else:
-        skipped.append(_not_compared(options, served=bool(probing and probing.served)))
+        watch.note((_not_compared(options, served=bool(probing and probing.served)),))
     if probing:
-        from adapterscan.probe import run_probes  # what only probes need
-
-        skipped += run_probes(probing, contents, probed, detectors, docket.add, asked, progress)
+        _probe(probing, contents, probed, detectors, watch)
     else:
-        skipped.append(NOT_PROBED)
-    if not adapters and not any(item.failed for item in skipped):
-        skipped.append(_nothing(artifact))
-    skipped += _unread(artifact, compared=beside is not None)
-    evidence = docket.evidence()
-    skipped += _unlisted(docket.counts(), evidence)
-    unique = sorted(dict.fromkeys(skipped), key=lambda item: (not item.failed, item.what))
-    return Report(
-        target=artifact.ref.text,
-        name=artifact.name,
-        source=artifact.ref.kind,
-        commit=artifact.commit,
-        files=tuple(contents.records),
-        adapters=tuple(adapters),
-        findings=docket.findings(),
-        evidence=evidence,
-        counts=docket.counts(),
-        coverage=Coverage((*inspected, *asked), tuple(unique)),
-        versions={
-            "adapterscan": __version__,
-            "detectors": ",".join(f"{d.name}@{d.version}" for d in detectors),
-            "rules": rules.digest,
-            "reference": ",".join(digest[:DIGEST] for digest in peers.digests),
-            **({"base": base.name} if base is not None else {}),
-            **({"base": probing.base_name, "probes": probing.profile.name} if probing else {}),
-        },
-        config_file=config_file,
-    )
+        watch.note((NOT_PROBED,))
+    if not adapters and not watch.failed:
+        watch.note((_nothing(artifact),))
+    watch.note(_unread(artifact, compared=beside is not None))
+    emit(Closed())
+
+
+@dataclass(slots=True)
+class _Watch:
+    """Tells what comes in, and remembers what decides how a scan went on."""
+
+    contents: Contents
+    emit: Emit
+    given: set[str] = field(default_factory=set)  # detectors that had something to look at
+    stopped: set[str] = field(default_factory=set)  # and those that did not get to their end
+    failed: bool = False
+    _records: int = 0
+    _skipped: int = 0
+
+    def note(self, skipped: Iterable[Skipped]) -> None:
+        for item in skipped:
+            self.failed |= item.failed
+            self.stopped.add(item.detector)
+            self.emit(item)
+
+    def facts(self, evidence: Iterable[Evidence]) -> None:
+        for item in evidence:
+            self.emit(item)
+
+    def pass_on(self) -> None:
+        """Tell what reading has found since the last time."""
+        contents = self.contents
+        self.facts(contents.evidence)
+        contents.evidence.clear()
+        for item in contents.skipped[self._skipped :]:
+            self.failed |= item.failed
+            self.emit(item)
+        for record in contents.records[self._records :]:
+            self.emit(record)
+        self._skipped, self._records = len(contents.skipped), len(contents.records)
+
+    def reading(self, path: str) -> None:
+        self.pass_on()
+        self.emit(Reading(path))
+
+    def doing(self, text: str) -> None:
+        self.pass_on()
+        self.emit(Doing(text))
+
+
+def _opened(
+    artifact: Artifact,
+    detectors: Iterable[Detector],
+    options: ScanOptions,
+    peers: Reference,
+    probing: ProbeRequest | None,
+) -> Opened:
+    versions = {
+        "detectors": ",".join(f"{d.name}@{d.version}" for d in detectors),
+        "reference": ",".join(digest[:DIGEST] for digest in peers.digests),
+        **({"base": options.base.name} if options.base is not None else {}),
+        **({"base": probing.base_name, "probes": probing.profile.name} if probing else {}),
+    }
+    ref = artifact.ref
+    return Opened(ref.text, artifact.name, ref.kind, artifact.commit, versions)
+
+
+def _probe(
+    probing: ProbeRequest,
+    contents: Contents,
+    probed: Sequence[Adapter],
+    detectors: Sequence[Detector],
+    watch: _Watch,
+) -> None:
+    from adapterscan.probe import run_probes  # what only probes need
+
+    asked: list[str] = []
+    watch.emit(Asking(float(probing.seconds)))
+    watch.note(run_probes(probing, contents, probed, detectors, watch.facts, asked, watch.doing))
+    for what in asked:
+        watch.emit(Inspected(what))
 
 
 def exit_code(reports: Iterable[Report], fail_on: Severity | None, failures: int = 0) -> int:
@@ -197,15 +286,11 @@ def exit_code(reports: Iterable[Report], fail_on: Severity | None, failures: int
 
 
 def _run(
-    detector: Detector,
-    contents: Contents,
-    weighed: WeighedAdapter | None,
-    docket: Docket,
-    given: set[str],
+    detector: Detector, contents: Contents, weighed: WeighedAdapter | None, watch: _Watch
 ) -> Iterator[Skipped]:
-    """Collect a detector's evidence up to wherever it gets: on an adapter, or on all else.
+    """Tell a detector's evidence up to wherever it gets: on an adapter, or on all else.
 
-    `given` takes its name if there was something to look at and it got to the end.
+    `watch.given` takes its name if there was something to look at and it got to the end.
     """
     if Need.RUNNER in detector.needs:  # asked apart, when all was read
         return
@@ -217,10 +302,10 @@ def _run(
         yield Skipped(detector.inspects, f"needs {needs}", failed=False, detector=detector.name)
         return
     each = partial(detector.each, contents, weighed) if weighed is not None else None
-    if failed := detector.measure(each or partial(detector.run, contents), docket.add):
+    if failed := detector.measure(each or partial(detector.run, contents), watch.facts):
         yield failed
     elif detector.had_input(contents, weighed):
-        given.add(detector.name)
+        watch.given.add(detector.name)
 
 
 def _not_compared(options: ScanOptions, *, served: bool) -> Skipped:
@@ -238,16 +323,6 @@ def _nothing(artifact: Artifact) -> Skipped:
         artifact.name, "no adapter found: no weight file in a layout that we know", failed=True,
         hint="name the folder that holds adapter_config.json (hub: org/name@revision:subfolder)",
     )  # fmt: skip
-
-
-def _unlisted(counts: Mapping[str, int], listed: Iterable[Evidence]) -> Iterator[Skipped]:
-    left = Counter(counts) - Counter(item.name for item in listed)
-    if left:
-        names = ", ".join(f"{count:,} {name}" for name, count in left.items())
-        yield Skipped(
-            "evidence", f"{plural(left.total(), 'more fact')} than there is room to list ({names})",
-            failed=False, hint="all were judged: findings count them and cite the worst",
-        )  # fmt: skip
 
 
 def _unread(artifact: Artifact, *, compared: bool) -> Iterator[Skipped]:

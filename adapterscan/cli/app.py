@@ -11,9 +11,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from adapterscan import __version__
-from adapterscan.errors import AdapterscanError, FileProblem
+from adapterscan.errors import AdapterscanError, FileProblem, Stopped
 
-EXIT_ERROR = 2
+EXIT_ERROR, EXIT_INCOMPLETE = 2, 3
 
 app = typer.Typer(
     name="adapterscan",
@@ -81,7 +81,8 @@ class explained:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, AdapterscanError):
             named = isinstance(error, FileProblem)  # its reason alone does not say of which file
-            stop(str(error) if named else error.reason, error.hint, EXIT_ERROR)
+            code = EXIT_INCOMPLETE if isinstance(error, Stopped) else EXIT_ERROR
+            stop(str(error) if named else error.reason, error.hint, code)
         if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
             place = f"{error.filename}: " if error.filename else ""
             stop(f"{place}{error.strerror or error}", "check the spelling", EXIT_ERROR)

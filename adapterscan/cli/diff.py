@@ -17,6 +17,7 @@ from adapterscan.cli.inputs import (
     rule_book,
     threshold_of,
 )
+from adapterscan.cli.limits import Asked
 from adapterscan.cli.output import Plain, echo, write_file
 from adapterscan.cli.scan import scan_all
 from adapterscan.errors import UsageError
@@ -88,7 +89,9 @@ def _state(text: str, book: RuleBook, options: HubOptions) -> Report:
                 hint="scan one target for each report",
             )
         return reports[0]
-    found, failures = scan_all([parse_ref(text)], options, book, cores(), None, False)
+    found, failures = scan_all(
+        [parse_ref(text)], options, book, cores(), None, False, limits=Asked()
+    )
     for _, error in failures:
         raise error
     return found[0]

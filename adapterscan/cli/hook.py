@@ -21,6 +21,7 @@ from adapterscan.cli.inputs import (
     rule_book,
     threshold_of,
 )
+from adapterscan.cli.limits import asked
 from adapterscan.cli.output import write
 from adapterscan.cli.scan import scan_all
 from adapterscan.cli.targets import local_trees, outermost
@@ -66,8 +67,9 @@ def hook(
         book = rule_book((*settings.rules, *(rules or ())))
         peers = peers_of(settings.references)
         reports, failures = scan_all(
-            refs, HubOptions(), book, cores(), settings.source, False, peers=peers
-        )
+            refs, HubOptions(), book, cores(), settings.source, False, peers=peers,
+            limits=asked(None, None, settings),
+        )  # fmt: skip
         reports = [_expected(report) for report in reports]
         write(
             reports, failures, threshold, wanted((), ()), book, suppressions=settings.suppressions

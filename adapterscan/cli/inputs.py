@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 DEFAULT_FAIL_ON = "high"
 DEFAULT_MAX_DOWNLOAD = "5GB"
 DEFAULT_BUDGET = "10m"
+#: Hosts, parted by commas, that the hub may send us to for files. The public hub's own are known.
+STORAGE_VARIABLE = "ADAPTERSCAN_STORAGE"
 
 
 class Probe(StrEnum):
@@ -82,6 +84,7 @@ def hub_options(
         max_download=parse_size(max_download),
         progress=progress,
         cache_dir=cache_dir,
+        storage=tuple(filter(None, os.environ.get(STORAGE_VARIABLE, "").split(","))),
     )
 
 

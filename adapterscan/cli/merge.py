@@ -24,6 +24,7 @@ from adapterscan.cli.inputs import (
     rule_book,
     threshold_of,
 )
+from adapterscan.cli.limits import Asked, Memory, Timeout, asked
 from adapterscan.cli.output import Progress, write
 from adapterscan.cli.targets import expanded, local_trees, parse_targets
 from adapterscan.errors import AdapterscanError, UsageError
@@ -123,6 +124,8 @@ def merge(
         int | None,
         typer.Option("--jobs", "-j", min=1, max=64, help="Threads.  [default: one per core]"),
     ] = None,
+    timeout: Timeout = None,
+    memory: Memory = None,
     color: Annotated[
         bool, typer.Option("--color/--no-color", help="Colour on a terminal; NO_COLOR works too.")
     ] = True,
@@ -174,6 +177,7 @@ def merge(
             probing,
             request,
             peers_of(settings.references),
+            asked(timeout, memory, settings),
         )
         write(reports, unopened, threshold, places, book, style)
 
@@ -220,11 +224,13 @@ def _merged(
     probing: ProbeRequest | None,
     request: MergeRequest,
     peers: Reference | None,
+    limits: Asked,
 ) -> tuple[list[Report], list[tuple[str, AdapterscanError]]]:
     """Return the reports of the parts and of the combination, and why there are not more."""
-    from adapterscan.combination import merge as run
     from adapterscan.scan import ScanOptions
     from adapterscan.sources import open_artifact
+    from adapterscan.supervised import limits_for
+    from adapterscan.supervised_merge import merge_apart
 
     collect_garbage()
     reports: list[Report] = []
@@ -238,12 +244,16 @@ def _merged(
     if unopened:
         return reports, unopened
     tell = Progress("merge") if progress else None
+    scanning = ScanOptions(workers, peers)
     try:
-        for report in run(
+        for report in merge_apart(
             artifacts,
             book,
             request,
-            options=ScanOptions(workers, peers),
+            limits_for(
+                artifacts, scanning, seconds=limits.seconds, memory=limits.memory, several=True
+            ),
+            options=scanning,
             probing=probing,
             config_file=config_file,
             progress=tell or (lambda _: None),

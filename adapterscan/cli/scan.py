@@ -27,6 +27,7 @@ from adapterscan.cli.inputs import (
     rule_book,
     threshold_of,
 )
+from adapterscan.cli.limits import Asked, Memory, Timeout, asked
 from adapterscan.cli.output import Progress, write
 from adapterscan.cli.targets import expanded, local_trees, parse_targets
 from adapterscan.errors import AdapterscanError
@@ -175,6 +176,8 @@ def scan(
         int | None,
         typer.Option("--jobs", "-j", min=1, max=64, help="Threads.  [default: one per core]"),
     ] = None,
+    timeout: Timeout = None,
+    memory: Memory = None,
     color: Annotated[
         bool, typer.Option("--color/--no-color", help="Colour on a terminal; NO_COLOR works too.")
     ] = True,
@@ -196,6 +199,7 @@ def scan(
 
             typer.echo(f"note: {printable(settings.ignored, 600)}", err=True)
         threshold = threshold_of(fail_on, settings)
+        allowed = asked(timeout, memory, settings)
         progress = sys.stderr.isatty() and not quiet
         options = hub_options(
             endpoint,
@@ -223,7 +227,7 @@ def scan(
         documents = base_documents(base, probing, options)
         reports, unopened = scan_all(
             refs, options, book, workers, settings.source, progress, probing, peers, weights,
-            key, documents,
+            key, documents, limits=allowed,
         )  # fmt: skip
         failures += unopened
         accepted = (*settings.suppressions, *(suppressions or ()))
@@ -242,14 +246,17 @@ def scan_all(
     weights: BaseWeights | str | None = None,
     key: Key | None = None,
     documents: BaseDocuments | None = None,
+    *,
+    limits: Asked,
 ) -> tuple[list[Report], list[tuple[str, AdapterscanError]]]:
     """Return the reports, and for targets that could not be opened why."""
     from adapterscan.scan import ScanOptions
-    from adapterscan.scan import scan as run
     from adapterscan.sources import open_artifact
+    from adapterscan.supervised import limits_for, scan_apart
 
     collect_garbage()
     base, why = (None, weights) if isinstance(weights, str) else (weights, "")
+    scanning = ScanOptions(workers, peers, base, why, key, documents)
     reports: list[Report] = []
     unopened: list[tuple[str, AdapterscanError]] = []
     for ref in refs:
@@ -259,10 +266,11 @@ def scan_all(
             unopened.append((ref.text, error))
             continue
         tell = Progress(artifact.name) if progress else None
-        report = run(
+        report = scan_apart(
             artifact,
             book,
-            options=ScanOptions(workers, peers, base, why, key, documents),
+            limits_for((artifact,), scanning, seconds=limits.seconds, memory=limits.memory),
+            options=scanning,
             probing=probing,
             config_file=config_file,
             progress=tell or (lambda _: None),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adapterscan.errors import AdapterscanError, NotApplicable
+from adapterscan.errors import NO_MEMORY, NO_MEMORY_HINT, AdapterscanError, NotApplicable
 from adapterscan.model import Evidence, Need, Skipped
 from adapterscan.probes.asking import Session
 from adapterscan.reading import Contents, WeighedAdapter
@@ -61,6 +61,8 @@ class Detector:
             return Skipped(self.inspects, error.reason, False, error.hint, self.name, ask)
         except AdapterscanError as error:
             return Skipped(self.inspects, error.reason, True, error.hint, self.name)
+        except MemoryError:
+            return Skipped(self.inspects, NO_MEMORY, True, NO_MEMORY_HINT, self.name)
         except Exception as error:  # input is hostile: whatever it breaks, the report stands
             reason = f"{type(error).__name__} in detector {self.name}"
             hint = "this is a defect of adapterscan: please report it with the adapter's name"

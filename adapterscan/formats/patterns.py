@@ -36,6 +36,7 @@ import json, re, sys
 try:
     import resource
     resource.setrlimit(resource.RLIMIT_AS, (@LIMIT@, @LIMIT@))
+    resource.setrlimit(resource.RLIMIT_CPU, (@SECONDS@, @SECONDS@))  # should we be killed
 except (ImportError, ValueError, OSError):
     pass
 patterns, names = json.load(sys.stdin)
@@ -178,6 +179,7 @@ def _run_child(
 ) -> dict[str, Matches]:
     """Return answers in order up to the first pattern that hung or killed the child."""
     script = _CHILD.replace("@LIMIT@", str(MEMORY_BYTES)).replace("@CHUNK@", str(CHUNK))
+    script = script.replace("@SECONDS@", str(2 * int(TOTAL_SECONDS)))
     child = subprocess.Popen(  # noqa: S603  our own interpreter and script; patterns are its input
         [sys.executable, "-I", "-S", "-c", script],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,

@@ -9,6 +9,7 @@ rounding does, DoRA, which directions are intruders) it cannot tell.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ VERSION = "1"
 SUFFIX = ".profile"
 _MARK = "adapterscan-base-profile"
 _SIZES = {"U8": 1, "F16": 2, "F32": 4, "F64": 8}
+_LARGEST = 1 << 40  # of one axis; a vocabulary has 262,144 entries
 _PARTS = ("sigma", "left", "right")
 
 
@@ -92,7 +94,7 @@ def layout_of(what: About) -> Layout:
     def lay(name: str, dtype: str, *shape: int) -> None:
         nonlocal at
         found[name] = dtype, shape, at
-        at += _SIZES[dtype] * int(np.prod(shape, dtype=np.int64))
+        at += _SIZES[dtype] * math.prod(shape)
 
     for tensor in what.tensors:
         lay(f"{tensor.name}/frobenius", "F64", 1)
@@ -116,7 +118,7 @@ def header_of(what: About, layout: Layout) -> bytes:
     """Return the header of a safetensors file. Raises Unsupported for one that is too long."""
     entries: dict[str, object] = {"__metadata__": what.metadata()}
     for name, (dtype, shape, start) in layout.items():
-        end = start + _SIZES[dtype] * int(np.prod(shape, dtype=np.int64))
+        end = start + _SIZES[dtype] * math.prod(shape)
         entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
     raw = json.dumps(entries, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)
@@ -208,15 +210,22 @@ def _about(source: SourceFile) -> About:
             raise _bad(source.path, "was written by another version of adapterscan")
         found = json.loads(metadata["about"])
         tensors = tuple(
-            BaseTensor(str(name), str(dtype), tuple(int(size) for size in shape))
+            BaseTensor(str(name), str(dtype), tuple(map(_size, shape)))
             for name, dtype, shape in found["tensors"]
         )
         return About(
-            str(found["base"]), str(found["identity"]), bool(found["tied"]), int(found["count"]),
+            str(found["base"]), str(found["identity"]), bool(found["tied"]), _size(found["count"]),
             tensors, {str(key): str(value) for key, value in found["documents"].items()},
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, struct.error) as error:
         raise _bad(source.path, "is no profile of a base") from error
+
+
+def _size(value: object) -> int:
+    """Return a size that a tensor can have. Raises ValueError."""
+    if type(value) is not int or not 0 <= value <= _LARGEST:
+        raise ValueError(value)
+    return value
 
 
 def _bad(path: str, why: str) -> FileProblem:

@@ -29,7 +29,7 @@ def read_wordings(path: Path) -> tuple[Candidate, ...]:
         raise UsageError(f"{path} cannot be read: {error.strerror}", hint=_HINT) from None
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not UTF-8 text", hint=_HINT) from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         raise UsageError(f"{path} is not TOML: {error}", hint=_HINT) from None
     found = tuple(dict.fromkeys(listed({key: _texts(path, key, lists[key]) for key in lists})))
     if not 0 < len(found) <= MOST:

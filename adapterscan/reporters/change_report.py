@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from adapterscan.change import Change, Files, ModuleChange, Moved
 from adapterscan.model import Finding
-from adapterscan.text import plural, printable
+from adapterscan.text import plural, printable, safe_json
 
 SHOWN = 12  # modules, files and subjects of each kind
 
@@ -66,7 +66,7 @@ def render_change_json(change: Change) -> Iterator[str]:
         ],
         "versions": {key: list(pair) for key, pair in change.versions.items()},
     }
-    yield json.dumps(document, indent=1)
+    yield safe_json(json.dumps(document, indent=1))
     yield "\n"
 
 

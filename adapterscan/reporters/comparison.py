@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from tabulate import tabulate
 
 from adapterscan.model import Skipped
-from adapterscan.text import plural, printable, redact
+from adapterscan.text import plural, printable, redact, safe_json
 from adapterscan.together.lineage import Comparison
 
 SCHEMA_VERSION = "1"
@@ -66,7 +66,7 @@ def render_json(found: Sequence[Comparison], skipped: Sequence[Skipped]) -> Iter
         "comparisons": [_comparison(item) for item in found],
         "skipped": [{"what": redact(item.what), "reason": redact(item.reason)} for item in skipped],
     }
-    yield json.dumps(document, indent=1, allow_nan=False) + "\n"
+    yield safe_json(json.dumps(document, indent=1, allow_nan=False)) + "\n"
 
 
 def _comparison(item: Comparison) -> dict[str, object]:

@@ -86,7 +86,8 @@ def inspected(report: Report) -> str:
 def _skipped(item: Skipped, page: Page) -> str:
     label = page.paint("not analysed:", "1;33") if item.failed else "not in this report:"
     text = f"{printable(item.what, 120)}: {printable(item.reason, 300)}"
-    return page.wrap(f"{label} {text}{f' ({item.hint})' if item.hint else ''}", "      ", "    ")
+    hint = f" ({printable(item.hint, 300)})" if item.hint else ""
+    return page.wrap(f"{label} {text}{hint}", "      ", "    ")
 
 
 def _failures(failed: Sequence[Skipped], page: Page) -> Iterator[str]:
@@ -103,7 +104,7 @@ def _usual(report: Report) -> tuple[str, Mapping[str, str]]:
 
 def _asks(report: Report) -> Mapping[str, str]:
     """Return what was not tested and what would ask for it."""
-    return {item.what: item.ask for item in report.coverage.skipped if item.ask}
+    return {item.what: printable(item.ask) for item in report.coverage.skipped if item.ask}
 
 
 def _untested(asks: Mapping[str, str], page: Page) -> Iterator[str]:

@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from adapterscan import __version__
 from adapterscan.model import AdapterSummary, Finding, Outcome, Report, SourceKind
-from adapterscan.text import printable
+from adapterscan.text import printable, safe_json
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SPACE = uuid.UUID("4d2f7a0e-6f0b-5f0a-9d55-0c1b0f3a2b11")  # of our serial numbers
@@ -70,7 +70,7 @@ def render_cyclonedx(outcome: Outcome) -> Iterator[str]:
     content = json.dumps(document, sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()
     document["serialNumber"] = f"urn:uuid:{uuid.uuid5(_SPACE, digest)}"
-    yield json.dumps(document, indent=1)
+    yield safe_json(json.dumps(document, indent=1))
     yield "\n"
 
 

@@ -1,8 +1,8 @@
 """Render reports as versioned JSON: the wire format, declared apart from the nouns it is made of.
 
 The schema ships as `adapterscan/schemas/report-1.json`. Adding a field keeps the version; removing
-one or changing what it means raises it. Untrusted text is kept as it is, escaped by JSON; numbers
-that are not finite become null.
+one or changing what it means raises it. Untrusted text is kept as it is but for hub tokens, and
+escaped by JSON; numbers that are not finite become null.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from adapterscan.model import (
     Scalar,
     Skipped,
 )
-from adapterscan.text import redact
+from adapterscan.text import redact, safe_json
 
 SCHEMA_VERSION = "1"
-_compact = json.JSONEncoder(allow_nan=False).encode
+_encode = json.JSONEncoder(allow_nan=False).encode
 
 
 def render_json(outcome: Outcome) -> Iterator[str]:
@@ -69,6 +69,10 @@ def _pieces(value: Any, indent: str) -> Iterator[str]:
         yield f"{indent[:-1]}}}"
     else:
         yield _compact(value)
+
+
+def _compact(value: Any) -> str:
+    return safe_json(_encode(value))
 
 
 def _is_long(value: Any) -> bool:

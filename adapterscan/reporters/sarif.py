@@ -31,7 +31,7 @@ from adapterscan.model import (
 )
 from adapterscan.reporters.places import Place, place_of
 from adapterscan.rules.file import Rule
-from adapterscan.text import printable
+from adapterscan.text import printable, safe_json
 
 SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -104,7 +104,7 @@ def render_sarif(outcome: Outcome, rules: Iterable[Rule], root: Path) -> Iterato
         "columnKind": "unicodeCodePoints",
         "properties": {"targets": [_target(report) for report in reports]},
     }
-    yield json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1)
+    yield safe_json(json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1))
     yield "\n"
 
 

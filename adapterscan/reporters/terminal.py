@@ -48,7 +48,7 @@ def render_terminal(outcome: Outcome, page: Page) -> str:
 
 
 def _report(report: Report, page: Page, before: Report | None) -> Iterator[str]:
-    place = f" at commit {report.commit[:12]}" if report.commit else ""
+    place = f" at commit {printable(report.commit[:12])}" if report.commit else ""
     yield page.paint(f"{printable(report.name)}{place}", "1")
     yield from _adapters(report)
     yield from _standings(report, page)
@@ -103,7 +103,8 @@ def _standings(report: Report, page: Page) -> Iterator[str]:
         file = f" {printable(item.subject.file, 60)}" if len(report.adapters) > 1 else ""
         yield page.wrap(
             f"How usual{file}: p = {item.value:.2g} among {d['members']} adapters alike in "
-            f"{d['alike']} (1 is ordinary, {d['floor']:.2g} the least)", "    ", "  ",
+            f"{printable(str(d['alike']))} (1 is ordinary, {d['floor']:.2g} the least)",
+            "    ", "  ",
         )  # fmt: skip
     if len(found) > len(shown):
         yield f"  … {len(found) - len(shown)} more; --verbose shows all"

@@ -106,7 +106,7 @@ def _read_rule(home: Traversable) -> tuple[Rule, Mapping[str, Any]]:
             f"{where}: cannot be read ({error.strerror or error})",
             hint=f"every folder of rules holds a {RULE_FILE}; start other folders' names with _",
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadRule(f"{where}: is not TOML ({error})", hint="fix the syntax there") from error
     rule = read_rule(table, where)
     if rule.id != home.name:

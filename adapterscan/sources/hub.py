@@ -30,7 +30,7 @@ from adapterscan.model import (
 from adapterscan.sources.hub_cache import COMMIT, open_cached, remember_revision
 from adapterscan.sources.hub_errors import client_errors, explain, leaks
 from adapterscan.sources.hub_facts import hub_facts
-from adapterscan.sources.hub_guard import Guard
+from adapterscan.sources.hub_guard import Guard, plain_client
 from adapterscan.sources.hub_options import HubOptions
 from adapterscan.sources.hub_plan import Plan, Planner, plan, unsafe
 from adapterscan.sources.hub_ranges import MOST_BYTES, Allowance, Hub, Remote, fetch_parts
@@ -117,6 +117,7 @@ class _Visit:
             patience=options.patience,
             timeout=options.timeout,
             max_bytes=options.max_download,
+            storage=options.storage,
         )
 
     def artifact(self, planned: Planner) -> Artifact:
@@ -280,7 +281,8 @@ class _Visit:
         # documented, but not declared as exported
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-        headers = build_hf_headers(token=self.options.token, library_name="adapterscan")
+        with plain_client():
+            headers = build_hf_headers(token=self.options.token, library_name="adapterscan")
         return Hub(self.api, self.guard, headers, self._explained, self._patiently)
 
     def _cached(self, file: File, commit: str) -> Path | None:

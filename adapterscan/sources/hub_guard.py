@@ -1,25 +1,30 @@
-"""Bound what a hub's replies may make the client do: wait, hang, fetch too much, write elsewhere.
+"""Bound what a hub's replies may make the client do: wait, hang, fetch too much, write elsewhere or
+ask elsewhere.
 
-The client waits as long as a 429 reply asks it to, has no timeout on API calls, and builds cache
-paths from reply headers. The guard watches requests and replies through the HTTP client's own event
-hooks, for the threads that take part and only while it is attached.
+The client waits as long as a 429 reply asks it to, has no timeout on API calls, builds cache paths
+from reply headers, and follows a redirect or the link to a listing's next page wherever they point,
+the link with the caller's token. The guard watches requests and replies through the HTTP client's
+own event hooks, for the threads that take part and only while it is attached.
 """
 
 from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from adapterscan.errors import TooLarge, Unreachable
 from adapterscan.sources.hub_errors import rate_limited, requested_wait
-from adapterscan.text import size_text
+from adapterscan.text import printable, size_text
 
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})  # what the client repeats by itself
 _LONGEST_BACKOFF = 8.0
 _MAX_REPLY = 64 << 20  # of an API call; a page of a listing is well below 1 MB
+#: The public hub, and where it keeps its files.
+_PUBLIC, _PUBLIC_STORAGE = ("huggingface.co", "hf.co"), (".huggingface.co", ".hf.co")
 _ETAG = re.compile(r'(?:W/)?"?[0-9A-Za-z_.+=-]+"?')
 
 
@@ -27,11 +32,22 @@ class Guard:
     """Counts the waiting a hub asks for, and refuses replies that go too far.
 
     `patience` is the total of seconds to wait when the hub asks to slow down or fails; `timeout`
-    the seconds without an answer; `max_bytes` the largest body to accept.
+    the seconds without an answer; `max_bytes` the largest body to accept; `storage` the hosts that
+    may be asked beside the endpoint's own.
     """
 
-    def __init__(self, endpoint: str, *, patience: float, timeout: float, max_bytes: int) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        patience: float,
+        timeout: float,
+        max_bytes: int,
+        storage: Sequence[str] = (),
+    ) -> None:
         self._endpoint = endpoint
+        self._home = _place(endpoint)
+        self._storage = frozenset(host.strip().lower() for host in storage)
         self._patience = patience
         self._timeout = timeout
         self._max_bytes = max_bytes
@@ -65,7 +81,8 @@ class Guard:
         hooks["request"].append(on_request)
         hooks["response"].append(on_response)
         try:
-            yield
+            with plain_client():
+                yield
         finally:
             hooks["request"].remove(on_request)
             hooks["response"].remove(on_response)
@@ -82,11 +99,29 @@ class Guard:
         return owed
 
     def _check_request(self, request: Any) -> None:
+        self._check_place(str(request.url))
         limits = request.extensions.get("timeout") or {}
         request.extensions["timeout"] = {
             phase: limits.get(phase) or self._timeout
             for phase in ("connect", "read", "write", "pool")
         }
+
+    def _check_place(self, url: str) -> None:
+        """Raise Unreachable for an address that is not the hub's, before anything goes there."""
+        scheme, host, port = there = _place(url)
+        _, home, home_port = self._home
+        if there == self._home or host in self._storage:
+            return
+        if (host, port) == (home, 443) and home_port == 80 and scheme == "https":
+            return
+        public = home in _PUBLIC and scheme == "https"
+        if public and (host in _PUBLIC or host.endswith(_PUBLIC_STORAGE)):
+            return
+        shown = printable(f"{host}:{port}", 120)
+        raise Unreachable(
+            f"{self._endpoint} sends us to another address, {shown}; it was not asked",
+            hint=f"if your hub keeps its files there, set ADAPTERSCAN_STORAGE={printable(host)}",
+        )
 
     def _check_response(self, response: Any) -> None:
         self._owed.wait = None
@@ -137,3 +172,34 @@ class Guard:
             f"{self._endpoint} answered with {what}; the reply was refused",
             hint="check the endpoint (HF_ENDPOINT) and any proxy in between",
         )
+
+
+@contextmanager
+def plain_client() -> Iterator[None]:
+    """Keep the hub's client from asking for anything else than what it is told to.
+
+    Its other way to download (Xet) goes by a client of its own, which no hook sees. And where it
+    builds headers, it asks the public hub for a list of programs that may be using it, whatever the
+    endpoint is (huggingface_hub 2.4.0, `utils/_detect_agent.py`).
+    """
+    from huggingface_hub import constants
+
+    names = ("HF_HUB_DISABLE_XET", "HF_HUB_DISABLE_TELEMETRY")
+    before = {name: getattr(constants, name, None) for name in names}
+    for name in names:
+        setattr(constants, name, True)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(constants, name, value)
+
+
+def _place(url: str) -> tuple[str, str, int]:
+    """Return scheme, host and port of an address; port -1 for one that is none."""
+    try:
+        parts = urlsplit(url)
+        default = 443 if parts.scheme == "https" else 80
+        return parts.scheme, (parts.hostname or "").rstrip("."), parts.port or default
+    except ValueError:
+        return "", "", -1

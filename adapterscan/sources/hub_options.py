@@ -18,5 +18,6 @@ class HubOptions:
     progress: bool = False
     token: str | bool | None = None  # False: send none
     cache_dir: Path | None = None
+    storage: tuple[str, ...] = ()  # other hosts that the hub may send us to for files
     patience: float = 60.0  # seconds of waiting in total when the hub asks to slow down
     timeout: float = 30.0  # seconds without an answer where the client would wait for ever

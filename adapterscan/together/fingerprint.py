@@ -118,7 +118,9 @@ def read_fingerprints(path: Path) -> tuple[Fingerprint, ...]:
         raise BadFingerprint(reason, hint="check --known") from error
     except BadFingerprint:
         raise
-    except (AdapterscanError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        AdapterscanError, ValueError, KeyError, TypeError, AttributeError, OverflowError,
+    ) as error:  # fmt: skip
         raise BadFingerprint(
             f"{path} holds no fingerprints: {printable(str(error))}",
             hint="make it with: adapterscan compare TARGET… --save FILE",

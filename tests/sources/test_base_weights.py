@@ -338,7 +338,7 @@ def test_a_cut_reply_is_gone_on_with(far, options, state):
 def test_a_token_does_not_leave_with_the_files(far, options):
     files = {"org/base": far}
     with LoopbackHub(files, token="hf_secret12345") as hub, LoopbackHub(files) as away:
-        options = replace(options, endpoint=hub.url, token="hf_secret12345")
+        options = replace(options, endpoint=hub.url, token="hf_secret12345", storage=("127.0.0.1",))
         hub["org/base"].faults.away = away.url
         hub["org/base"].faults.only = "model-00001-of-00003.safetensors"
         base = open_base_weights("org/base", options)

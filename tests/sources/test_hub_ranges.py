@@ -410,7 +410,8 @@ def test_the_token_goes_to_the_hub_and_to_nobody_else(hub, options, adapter, tmp
         hub["org/adapter"].faults.away = storage.url.replace("127.0.0.1", "localhost")
         sha = hub["org/adapter"].refs["main"]
         assert sha in storage["org/adapter"].commits
-        artifact = open_artifact(parse_ref("hf://org/adapter"), replace(options, token=TOKEN))
+        allowed = replace(options, token=TOKEN, storage=("localhost",))
+        artifact = open_artifact(parse_ref("hf://org/adapter"), allowed)
         ranged = [request for request in storage.requests if request.range]
     assert len(ranged) > 40
     assert not any(request.authorized for request in storage.requests)
@@ -427,7 +428,7 @@ def test_a_redirect_that_comes_with_the_first_range_gets_no_token_either(
             if count == 1:
                 hub["org/adapter"].faults.away = storage.url.replace("127.0.0.1", "localhost")
 
-        report = given({STATE: HOSTILE}, turn=turn, token=TOKEN)
+        report = given({STATE: HOSTILE}, turn=turn, token=TOKEN, storage=("localhost",))
         assert "pickle-code-execution" in rules(report)
         assert any(request.range for request in storage.requests)
         assert not any(request.authorized for request in storage.requests)
