@@ -46,7 +46,7 @@ def _told(facts: Mapping[str, Sequence[Evidence]]) -> Lines:
     """Return the lines; none where a report that was read from a file lacks what they need."""
     try:
         return tuple(told(facts))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return ()
 
 
