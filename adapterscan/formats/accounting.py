@@ -31,6 +31,7 @@ from adapterscan.formats.peft_types import (
 )
 from adapterscan.formats.targeting import all_linear, is_named, tied_head
 from adapterscan.formats.tensors import TensorInfo
+from adapterscan.formats.tuners import TUNERS, is_saved
 
 
 class Role(Enum):
@@ -57,6 +58,10 @@ class Accounted:
         return unwrapped(self.tensor.name)
 
 
+def _unsaved(key: Key) -> str:
+    return f"nothing saves {key.part}.{'.'.join(key.tail)}".rstrip(".")
+
+
 _FACTORS = frozenset({"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_diag"})
 
 
@@ -75,6 +80,7 @@ class Ledger:
         self.keys = keys
         self.parts = PARTS.get(kind, frozenset())
         self.low_rank = kind in ("LORA", "XLORA")
+        self.tuner = TUNERS.get(kind)
         self.infixes = {key.infix for key in keys if key.part in PARTS["LORA"] - OPEN_PARTS}
         self.first: dict[tuple[str, str, bool], Key] = {}  # place -> the key that wins it
         for key in keys:
@@ -123,6 +129,8 @@ class Ledger:
                 why = self._unused(key)
                 if why:
                     return Role.UNMATCHED, why
+            elif self.tuner is not None and not is_saved(self.tuner, key):
+                return Role.UNMATCHED, _unsaved(key)
             return Role.ADAPTER, key.part
         kind = self.config.peft_type or "unknown"
         return Role.UNMATCHED, f"{key.part} is not a parameter of peft_type {kind}"
@@ -137,7 +145,7 @@ class Ledger:
         if not key.module:
             return f"{key.part} of no module"
         if not TAILS[key.part](key.tail):
-            return f"nothing saves {key.part}.{'.'.join(key.tail)}".rstrip(".")
+            return _unsaved(key)
         if self.first[place_of(key)] is not key:
             return f"a second {key.part} of its module"
         if key.leaf == "bias" and known and not raw.get("lora_bias"):

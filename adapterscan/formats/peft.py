@@ -22,6 +22,8 @@ from adapterscan.formats.patterns import Matches, match_all
 from adapterscan.formats.peft_keys import Key, guess_type
 from adapterscan.formats.targeting import pattern_fields, probe_names, untargeted_modules
 from adapterscan.formats.tensors import WeightFile
+from adapterscan.formats.tuners import TUNERS
+from adapterscan.formats.tuners import locate as locate_tuner
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,18 @@ class Adapter:
     untargeted: tuple[str, ...] = ()
 
 
+def adapting(kind: str) -> frozenset[str]:
+    """Return the parts that show a module to be adapted."""
+    if kind in TUNERS:
+        return TUNERS[kind].parts
+    return frozenset({"lora_A", "lora_embedding_A"})
+
+
 def build_adapter(folder: str, config: AdapterConfig, weights: WeightFile) -> Adapter:
     """Account for every tensor of `weights` under `config` and locate the low-rank deltas."""
     parsed = [Key.parse(tensor) for tensor in weights.tensors]
     kind = config.peft_type or guess_type(parsed)
-    modules = sorted({key.module for key in parsed if key.part in ("lora_A", "lora_embedding_A")})
+    modules = sorted({key.module for key in parsed if key.part in adapting(kind)})
     names = parameters_of(config, modules)
     known = {name for found in names.values() for name in found}
     patterns = match_all(
@@ -68,8 +77,13 @@ def build_adapter(folder: str, config: AdapterConfig, weights: WeightFile) -> Ad
                 problems.append(found)
             elif found.module not in doubled | unclear:
                 deltas.append(found)
-    elif kind == "ADALORA":
-        for item in locate_adalora(config, parsed):
+    elif kind == "ADALORA" or kind in TUNERS:
+        found_there = (
+            locate_tuner(TUNERS[kind], config, parsed, patterns)
+            if kind in TUNERS
+            else locate_adalora(config, parsed)
+        )
+        for item in found_there:
             if isinstance(item, Problem):
                 problems.append(item)
             else:

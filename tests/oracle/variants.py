@@ -31,6 +31,7 @@ class Variant:
     prepare: Callable[[Any], None] | None = None
     expected: frozenset[str] = frozenset()  # rules of medium or above that are right here
     complete: bool = True
+    size: float = 0.1  # of the values that it is filled with
     partial: str = ""  # what a Skipped must say although the scan is complete
 
     def settings(self):
@@ -232,13 +233,12 @@ VARIANTS = (
 )
 
 OTHERS = (
-    ("LoHaConfig", {"target_modules": list(QV)}),
-    ("LoKrConfig", {"target_modules": list(QV)}),
     (
         "IA3Config",
         {"target_modules": ["k_proj", "down_proj"], "feedforward_modules": ["down_proj"]},
     ),
-    ("VeraConfig", {"target_modules": ["q_proj"]}),
+    ("VeraConfig", {"target_modules": ["q_proj"], "save_projection": False}),
+    ("UniLoraConfig", {"target_modules": ["q_proj"]}),
     ("HRAConfig", {"target_modules": list(QV)}),
     ("BOFTConfig", {"target_modules": list(QV)}),
     ("OFTConfig", {"target_modules": list(QV), "oft_block_size": 8}),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -21,10 +22,12 @@ from adapterscan.formats.deltas import Delta
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.onbase.base import BaseWeights, Names
 from adapterscan.onbase.fit import Fit, Mismatch, fit
-from adapterscan.onbase.matrix import Matrix
+from adapterscan.onbase.matrix import F32, Matrix
 from adapterscan.onbase.measure import Merged, measure, measure_by_profile
+from adapterscan.onbase.rowwise import measure_rows
 from adapterscan.reading import Contents, WeighedAdapter
 from adapterscan.text import plural, printable
+from adapterscan.updates.update import Update
 from adapterscan.weighing.factors import Factors
 
 #: Modules of one adapter that may mean the same weight: tied embeddings do. Names are free, and a
@@ -97,17 +100,27 @@ def _placed(delta: Delta, names: Names, fan_in_fan_out: bool) -> Fit | Mismatch:
 
 def _measured(base: BaseWeights, found: Fit, delta: Delta, factors: Factors) -> Merged:
     """Measure one module. Raises Unsupported, ValueError, LinAlgError, or what the base does."""
-    update = found.laid(factors.of(delta))
+    update = found.laid(factors.update(delta))
+    low = update.low_rank()
     known = base.leading(found.tensor.name)
-    if delta.magnitude is None and known is not None:
-        return measure_by_profile(known.turned() if found.transposed else known, update)
+    if low is None and known is not None:
+        raise Unsupported(delta.name, f"is {delta.kind}, of which a profile cannot tell")
+    if delta.magnitude is None and known is not None and low is not None:
+        return measure_by_profile(known.turned() if found.transposed else known, low)
     if delta.magnitude is not None and found.swapped:
         raise Unsupported(delta.name, "is an embedding under DoRA, which is not compared yet")
     magnitude = factors.values(delta.magnitude) if delta.magnitude is not None else None
     if not found.tensor.numel:
         raise Unsupported(delta.name, "lies on a weight without elements")
     matrix = Matrix(base, found.tensor, transposed=found.transposed)
-    return measure(matrix, update, magnitude)
+    if low is None:
+        return measure_rows(matrix, partial(_rows_of, update))
+    return measure(matrix, low, magnitude)
+
+
+def _rows_of(update: Update, start: int, block: F32) -> F32:
+    """Return the rows of a ΔW that does not depend on W."""
+    return update.rows(start, start + len(block)).astype(np.float32)
 
 
 def _mismatch(file: str, delta: Delta, found: Mismatch) -> Evidence:
