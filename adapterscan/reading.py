@@ -492,9 +492,9 @@ def _read_weights(
         raise Unsupported(
             file.path, "holds no tensors", hint="there is nothing to analyse; ask its author why"
         )
-    if adapter is None or not adapter.deltas:
+    if adapter is None or not (adapter.deltas or adapter.transforms):
         raise _not_analysed(file.path, weights, config, layout.name, layout.shown_by)
-    if weighed.skipped or unclear:
+    if weighed.skipped or unclear or adapter.transforms:
         outcome.status = "partly analysed"
 
 

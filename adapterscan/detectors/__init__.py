@@ -13,7 +13,7 @@ from adapterscan.detectors.behaviour import (
 from adapterscan.detectors.detector import Detector
 from adapterscan.detectors.onbase import deltas as onbase
 from adapterscan.detectors.static import accounting, code, config, files, modules, templates
-from adapterscan.detectors.weights import outliers, runtimes, spectra, standing, values
+from adapterscan.detectors.weights import changes, outliers, runtimes, spectra, standing, values
 
 BUILT_IN: tuple[Detector, ...] = (
     files.DETECTOR,
@@ -25,6 +25,7 @@ BUILT_IN: tuple[Detector, ...] = (
     runtimes.DETECTOR,
     values.DETECTOR,
     spectra.DETECTOR,
+    changes.DETECTOR,
     outliers.DETECTOR,
     standing.DETECTOR,
     onbase.DETECTOR,

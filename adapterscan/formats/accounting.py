@@ -31,6 +31,7 @@ from adapterscan.formats.peft_types import (
 )
 from adapterscan.formats.targeting import all_linear, is_named, tied_head
 from adapterscan.formats.tensors import TensorInfo
+from adapterscan.formats.transforms import METHODS
 from adapterscan.formats.tuners import TUNERS, is_saved
 
 
@@ -80,7 +81,7 @@ class Ledger:
         self.keys = keys
         self.parts = PARTS.get(kind, frozenset())
         self.low_rank = kind in ("LORA", "XLORA")
-        self.tuner = TUNERS.get(kind)
+        self.kept = TUNERS.get(kind) or METHODS.get(kind)
         self.infixes = {key.infix for key in keys if key.part in PARTS["LORA"] - OPEN_PARTS}
         self.first: dict[tuple[str, str, bool], Key] = {}  # place -> the key that wins it
         for key in keys:
@@ -129,7 +130,7 @@ class Ledger:
                 why = self._unused(key)
                 if why:
                     return Role.UNMATCHED, why
-            elif self.tuner is not None and not is_saved(self.tuner, key):
+            elif self.kept is not None and not is_saved(self.kept, key):
                 return Role.UNMATCHED, _unsaved(key)
             return Role.ADAPTER, key.part
         kind = self.config.peft_type or "unknown"

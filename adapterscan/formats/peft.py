@@ -22,6 +22,9 @@ from adapterscan.formats.patterns import Matches, match_all
 from adapterscan.formats.peft_keys import Key, guess_type
 from adapterscan.formats.targeting import pattern_fields, probe_names, untargeted_modules
 from adapterscan.formats.tensors import WeightFile
+from adapterscan.formats.transforms import METHODS
+from adapterscan.formats.transforms import locate as locate_transforms
+from adapterscan.formats.transforms.transform import Transform
 from adapterscan.formats.tuners import TUNERS
 from adapterscan.formats.tuners import locate as locate_tuner
 
@@ -38,12 +41,14 @@ class Adapter:
     problems: tuple[Problem, ...]
     patterns: Mapping[str, Matches] = field(default_factory=dict)
     untargeted: tuple[str, ...] = ()
+    transforms: tuple[Transform, ...] = ()
 
 
 def adapting(kind: str) -> frozenset[str]:
     """Return the parts that show a module to be adapted."""
-    if kind in TUNERS:
-        return TUNERS[kind].parts
+    kept = TUNERS.get(kind) or METHODS.get(kind)
+    if kept is not None:
+        return kept.parts
     return frozenset({"lora_A", "lora_embedding_A"})
 
 
@@ -88,7 +93,14 @@ def build_adapter(folder: str, config: AdapterConfig, weights: WeightFile) -> Ad
                 problems.append(item)
             else:
                 deltas.append(item)
+    transforms: list[Transform] = []
+    if kind in METHODS:
+        for change in locate_transforms(METHODS[kind], config, parsed, patterns):
+            if isinstance(change, Problem):
+                problems.append(change)
+            else:
+                transforms.append(change)
     return Adapter(
         folder, config, weights, accounted, tuple(deltas), tuple(problems), patterns,
-        tuple(untargeted_modules(config, modules, patterns)),
+        tuple(untargeted_modules(config, modules, patterns)), tuple(transforms),
     )  # fmt: skip

@@ -59,7 +59,7 @@ PARTS: Mapping[str, frozenset[str]] = {
         "LOKR": "lokr_w1 lokr_w1_a lokr_w1_b lokr_w2 lokr_w2_a lokr_w2_b lokr_t2",
         "MISS": "miss_block",
         "MULTITASK_PROMPT_TUNING": "prompt_embeddings prefix_task_cols prefix_task_rows",
-        "OFT": "oft_R oft_r",
+        "OFT": "oft_R oft_r oft_embedding_R",
         "OSF": "osf_svd_params U_low S_low V_low",
         "PEANUT": "peanut_A peanut_B peanut_encoders peanut_decoders",
         "POLY": "poly_lora_A poly_lora_B poly_router",
@@ -72,7 +72,8 @@ PARTS: Mapping[str, frozenset[str]] = {
         "ROAD": "road_theta road_alpha",
         "SHADOW": "shadow_down shadow_up shadow_update_gate shadow_update_transform shadow_model",
         "SHIRA": "shira_weight shira_indices",
-        "SUPERTUNING": "supertuning_indices supertuning_values",
+        "SUPERTUNING": "supertuning_indices supertuning_values supertuning_lora_A "
+        "supertuning_lora_B",
         "TINYLORA": "tinylora_v tinylora_A tinylora_B tinylora_P",
         "TRAINABLE_TOKENS": "trainable_tokens_delta",
         "UNILORA": "unilora_theta_d unilora_indices_A unilora_indices_B unilora_scales_A "

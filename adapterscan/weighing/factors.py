@@ -6,7 +6,7 @@ the base model, with another adapter) comes back for them here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,6 +17,8 @@ from adapterscan.errors import ChangedWhileReading, LimitExceeded, Unsupported
 from adapterscan.formats.deltas import FACTORED, Delta
 from adapterscan.formats.reader import SourceFile
 from adapterscan.formats.tensors import FLOAT_DTYPES, TensorInfo, as_array, numpy_dtype
+from adapterscan.formats.transforms import BY_KIND as METHODS_BY_KIND
+from adapterscan.formats.transforms.transform import Transform
 from adapterscan.formats.tuners import BY_KIND
 from adapterscan.lowrank import LowRank
 from adapterscan.model import File
@@ -26,6 +28,7 @@ from adapterscan.weighing.plan import Range, factors, range_of
 
 FACTOR_LIMIT = 64 << 20  # bytes of one factor as stored
 _MADE_LIMIT = 512 << 20  # bytes that are made of what is stored, when it is read again
+_CHANGED_LIMIT = 1 << 23  # values of a change that depends on its weight
 _WHOLE_DTYPES = frozenset({"U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"})
 Storage = memoryview | bytes | bytearray
 
@@ -88,6 +91,22 @@ class Factors:
             raise wrong(self._file.path, f"{delta.name} {reason}", hint="ask its author")
         ranges = {range_of(tensor) for tensor in factors(delta)}
         return update_of(delta, {found: self._source.read(*found) for found in ranges})
+
+    def arrays(self, transform: Transform) -> Sequence[npt.NDArray[Any]]:
+        """Return the tensors that change a weight. Raises Unsupported or LimitExceeded."""
+        whole = METHODS_BY_KIND[transform.kind].whole
+        for tensor in transform.tensors:
+            wanted = _WHOLE_DTYPES if whole & set(tensor.name.split(".")) else FLOAT_DTYPES
+            if numpy_dtype(tensor.dtype) is None or tensor.dtype not in wanted:
+                raise Unsupported(
+                    transform.module, f"has a tensor of dtype {tensor.dtype}", hint="ask its author"
+                )
+        if sum(tensor.numel for tensor in transform.tensors) > _CHANGED_LIMIT:
+            raise LimitExceeded(
+                transform.module, f"has more than {_CHANGED_LIMIT:,} values for one weight",
+                hint="ask its author",
+            )  # fmt: skip
+        return [self.values(tensor) for tensor in transform.tensors]
 
     def values(self, tensor: TensorInfo) -> npt.NDArray[Any]:
         """Return another tensor of the file whole, in its own dtype.

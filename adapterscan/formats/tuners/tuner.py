@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -88,6 +88,21 @@ class Site:
         )
 
 
+class Kept(Protocol):
+    """What one type of PEFT calls its tensors. `Tuner` and `Method` say what the fields are."""
+
+    @property
+    def parts(self) -> frozenset[str]: ...
+    @property
+    def shared(self) -> frozenset[str]: ...
+    @property
+    def layers(self) -> frozenset[str]: ...
+    @property
+    def leaves(self) -> frozenset[str]: ...
+    @property
+    def repeats(self) -> bool: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Tuner:
     """How one type of PEFT keeps its ΔW.
@@ -96,7 +111,7 @@ class Tuner:
     layers of their own (`oft_R.weight`). `locate` finds the ΔW of a site or raises Unfit, by shapes
     alone; `make` computes it from the arrays of its tensors, and raises ValueError. `whole`:
     parts that hold whole numbers. `made`: bytes that are made beside what is stored. `alpha`: of a
-    config without one; None where no α scales it.
+    config without one; None where no α scales it. `leaves` and `repeats` as of `Method`.
     """
 
     kind: str
@@ -109,6 +124,8 @@ class Tuner:
     layers: frozenset[str] = frozenset()
     whole: frozenset[str] = frozenset()
     alpha: float | None = None
+    leaves: frozenset[str] = frozenset()
+    repeats: bool = False
 
     @property
     def cubic(self) -> bool:
