@@ -12,6 +12,7 @@ from adapterscan.detectors.behaviour import (
 )
 from adapterscan.detectors.detector import Detector
 from adapterscan.detectors.onbase import deltas as onbase
+from adapterscan.detectors.onbase import tokens
 from adapterscan.detectors.static import accounting, code, config, files, modules, templates
 from adapterscan.detectors.weights import changes, outliers, runtimes, spectra, standing, values
 
@@ -29,6 +30,7 @@ BUILT_IN: tuple[Detector, ...] = (
     outliers.DETECTOR,
     standing.DETECTOR,
     onbase.DETECTOR,
+    tokens.DETECTOR,
     refusals.DETECTOR,
     refusal_direction.DETECTOR,
     manner.DETECTOR,

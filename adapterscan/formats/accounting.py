@@ -130,11 +130,19 @@ class Ledger:
                 why = self._unused(key)
                 if why:
                     return Role.UNMATCHED, why
+            elif key.part == "ln_tuning_layers":
+                return self._copied(key)
             elif self.kept is not None and not is_saved(self.kept, key):
                 return Role.UNMATCHED, _unsaved(key)
             return Role.ADAPTER, key.part
         kind = self.config.peft_type or "unknown"
         return Role.UNMATCHED, f"{key.part} is not a parameter of peft_type {kind}"
+
+    def _copied(self, key: Key) -> tuple[Role, str]:
+        """LN tuning saves whole layers, norms or any others, that stand in for the base's own."""
+        if len(key.tail) > 2 or key.leaf == "" or not self._listed(key.module):
+            return Role.UNMATCHED, "no layer that target_modules names"
+        return Role.DECLARED, "target_modules: ln_tuning_layers"
 
     def _unused(self, key: Key) -> str:
         """Return why PEFT has no parameter of this name although a segment of it is LoRA's.

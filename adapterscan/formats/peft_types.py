@@ -86,6 +86,39 @@ PARTS: Mapping[str, frozenset[str]] = {
     }.items()
 }
 
+#: Types whose `prompt_embeddings` are vectors in the space of tokens.
+SOFT_PROMPTS = frozenset({"CPT", "PROMPT_TUNING", "P_TUNING"})
+
+#: Types without a ΔW that follows from the file and the base, and what they do instead.
+NO_DELTA: Mapping[str, str] = {
+    "ADAMSS": "keeps ΔW in subspaces of the weight that were clustered when it was made",
+    "ADAPTION_PROMPT": "adds learned prompts inside of attention layers: no ΔW",
+    "ARROW": "chooses among adapters by the input: no static ΔW",
+    "BEFT": "adds to biases: no ΔW of a weight",
+    "CARTRIDGE": "puts keys and values of virtual tokens before every prompt: no ΔW",
+    "CPT": "puts virtual tokens before every prompt, a hidden prefix: no ΔW",
+    "FROD": "replaces weights by ones in a basis that was made of the base's",
+    "LILY": "mixes its factors by the input: no static ΔW",
+    "LN_TUNING": "replaces whole layers, mostly norms",
+    "MULTITASK_PROMPT_TUNING": "puts virtual tokens before every prompt, a hidden prefix: no ΔW",
+    "OSF": "replaces the weak singular directions of weights",
+    "PEANUT": "adds a network's function of the weight",
+    "POLY": "mixes skills by the task that is asked for: no static ΔW",
+    "PREFIX_TUNING": "puts keys and values of virtual tokens before every prompt: no ΔW",
+    "PROMPT_TUNING": "puts virtual tokens before every prompt, a hidden prefix: no ΔW",
+    "PSOFT": "turns the strong singular directions of weights, whose signs are no part of the file",
+    "P_TUNING": "puts virtual tokens before every prompt, a hidden prefix: no ΔW",
+    "SHADOW": "runs a network of its own beside the base: no static ΔW",
+    "TRAINABLE_TOKENS": "replaces embeddings of single tokens",
+    "XLORA": "mixes other adapters by the input: no static ΔW",
+}
+
+#: Of these, what is compared whole where the base is at hand.
+COMPARED_WHOLE = frozenset({"LN_TUNING", "TRAINABLE_TOKENS"})
+
+#: Parts that hold rows of an embedding.
+TOKEN_PARTS = frozenset({"trainable_tokens_delta"})
+
 ALL_PARTS = frozenset[str]().union(*PARTS.values())
 
 #: Heads that PEFT saves by itself for a task, whether or not the config names them.

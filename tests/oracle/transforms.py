@@ -52,6 +52,11 @@ TRANSFORMS = (
     _of("DEFT, removing only", peft.DeftConfig, **_PLAIN, r=3, para=True),
     _of("FourierFT", peft.FourierFTConfig, target_modules=list(QV), n_frequency=20,
         init_weights=False),
+    _of("WaveFT", peft.WaveFTConfig, target_modules=list(QV), n_frequency=40, init_weights=False),
+    _of("WaveFT without a transform", peft.WaveFTConfig, target_modules=list(QV), n_frequency=40,
+        use_idwt=False, scaling=3.0, init_weights=False),
+    _of("WaveFT, odd sides", peft.WaveFTConfig, "Odd", target_modules=["one"], n_frequency=60,
+        init_weights=False),
     _of("FourierFT, another seed", peft.FourierFTConfig, target_modules=list(QV), n_frequency=30,
         random_loc_seed=5, scaling=20.0, init_weights=False),
 )  # fmt: skip

@@ -28,6 +28,7 @@ METHODS: Mapping[str, Method] = {
     "RANDLORA": sized.RANDLORA,
     "ROAD": outputs.ROAD,
     "SUPERTUNING": sized.SUPERTUNING,
+    "WAVEFT": sized.WAVEFT,
 }
 
 BY_KIND: Mapping[str, Method] = {method.kind: method for method in METHODS.values()}

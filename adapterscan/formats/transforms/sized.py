@@ -1,11 +1,11 @@
-"""MiSS, RandLoRA, SuperTuning and FourierFT: ΔW that only the size of the weight is wanting for.
+"""MiSS, RandLoRA, SuperTuning, FourierFT and WaveFT: ΔW for which the size of W is wanting.
 
 MiSS repeats a block along the inputs (and `bat` multiplies W's blocks by it); RandLoRA mixes random
 bases that are cut to the weight; SuperTuning has values at places counted through the weight;
-FourierFT has coefficients of a spectrum, at places that a seed draws.
+FourierFT and WaveFT have coefficients of a transform, at places that a seed draws.
 Source: Kang and Yin 2024, "MiSS"; Albert et al. 2025, "RandLoRA"; Gao et al. 2024, "Parameter-
 efficient fine-tuning with discrete Fourier transform" (FourierFT); peft 0.21.2, `tuners/miss`,
-`tuners/randlora`, `tuners/supertuning` and `tuners/fourierft`, `get_delta_weight`.
+`tuners/randlora`, `tuners/supertuning`, `tuners/fourierft`, `tuners/waveft`, `get_delta_weight`.
 Limits: RandLoRA's bases are not drawn again where the file leaves them out.
 """
 
@@ -21,6 +21,7 @@ from adapterscan.lowrank import LowRank
 from adapterscan.updates.harmonic import drawn, harmonic
 from adapterscan.updates.scattered import Scattered, scattered
 from adapterscan.updates.update import RANK_LIMIT
+from adapterscan.updates.wavelet import haar
 from adapterscan.updates.weight import F32, Rows, Weight
 
 _COEFFICIENTS = 1 << 16  # that are drawn; PEFT's default is 1,000
@@ -144,6 +145,31 @@ def locate_fourier(site: Site) -> Transform:
     return Transform(site.module, "fourierft", (coefficients,), settings)
 
 
+def locate_wavelets(site: Site) -> Transform:
+    """Return the coefficients of a module; of other families than Haar's they are not read."""
+    (coefficients,) = site.need("waveft_spectrum")
+    if len(coefficients.shape) != 1 or not 0 < coefficients.numel <= _COEFFICIENTS:
+        raise Unfit(f"has a spectrum of shape {coefficients.shape}")
+    turned = site.config.raw.get("use_idwt", True) is not False
+    if turned and site.config.raw.get("wavelet_family", "db1") not in ("db1", "haar"):
+        raise Unfit("has another wavelet_family than db1, not read yet", "unread")
+    settings = {
+        "scale": number(site.config, "scaling", 25.0), "turned": turned,
+        "seed": whole(site.config, "random_loc_seed", 777),
+    }  # fmt: skip
+    return Transform(site.module, "waveft", (coefficients,), settings)
+
+
+def change_wavelets(what: Transform, arrays: Sequence[Values], weight: Weight) -> Scattered:
+    """Return the inverse transform of the coefficients, or them alone, at drawn places."""
+    count, (d_out, d_in) = len(arrays[0]), weight.shape
+    require(count <= d_out * d_in, f"{count:,} coefficients", weight)
+    places, scale = drawn(d_out * d_in, count, int(what.settings["seed"])), what.settings["scale"]
+    down, across = np.divmod(places, d_in)
+    make = haar if what.settings["turned"] else scattered
+    return make(down, across, wide(arrays[0]), weight.shape, float(scale))
+
+
 def change_fourier(what: Transform, arrays: Sequence[Values], weight: Weight) -> LowRank | Rows:
     """Return the inverse transform of the coefficients, at the places that the seed draws."""
     count, (d_out, d_in) = len(arrays[0]), weight.shape
@@ -166,5 +192,9 @@ SUPERTUNING = Method(
 )  # fmt: skip
 FOURIERFT = Method(
     "fourierft", frozenset({"fourierft_spectrum"}), locate_fourier, change_fourier, unknown,
+    needs="the size of the weight",
+)  # fmt: skip
+WAVEFT = Method(
+    "waveft", frozenset({"waveft_spectrum"}), locate_wavelets, change_wavelets, unknown,
     needs="the size of the weight",
 )  # fmt: skip
