@@ -116,8 +116,6 @@ def _measured(base: BaseWeights, found: Fit, delta: Delta, factors: Factors) -> 
     update = found.laid(factors.update(delta))
     low = update.low_rank()
     known = base.leading(found.tensor.name)
-    if low is None and known is not None:
-        raise Unsupported(delta.name, f"is {delta.kind}, of which a profile cannot tell")
     if delta.magnitude is None and known is not None and low is not None:
         return measure_by_profile(known.turned() if found.transposed else known, low)
     if delta.magnitude is not None and found.swapped:
@@ -133,8 +131,6 @@ def _measured(base: BaseWeights, found: Fit, delta: Delta, factors: Factors) -> 
 
 def _changed(base: BaseWeights, found: Fit, transform: Transform, factors: Factors) -> Merged:
     """Measure what changes a weight by itself. Raises as `_measured` does."""
-    if base.leading(found.tensor.name) is not None:
-        raise Unsupported(transform.module, f"is {transform.kind}, of which a profile cannot tell")
     if not found.tensor.numel:
         raise Unsupported(transform.module, "lies on a weight without elements")
     matrix = Matrix(base, found.tensor, transposed=found.transposed)

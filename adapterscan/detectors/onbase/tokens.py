@@ -68,8 +68,6 @@ def _compared(
     if embedding.shape[1] != tensor.shape[1]:
         sizes = f"{tensor.shape[1]:,}, the embedding of {embedding.shape[1]:,}"
         raise Unsupported(item.path, f"has vectors of {sizes}", hint="it is for another base")
-    if base.leading(embedding.name) is not None:
-        raise Unsupported(item.path, "is not compared with a profile, which holds no rows")
     vectors = factors.values(tensor).astype(np.float32)
     tokens = None if prompt else _indices(weighed, item, embedding)
     if tokens is not None and len(tokens) != len(vectors):
