@@ -42,6 +42,9 @@ _TWO_KINDS = "has factors of a linear layer and of an embedding; the base decide
 #: Kinds whose tensors are the factors A and B, with a diagonal between them for some.
 FACTORED = frozenset({"linear", "conv", "embedding", "experts", "merged"})
 
+#: Kinds of which only the base tells how large they are: `shape` is what any weight has at least.
+UNSIZED = frozenset({"shira"})
+
 
 @dataclass(frozen=True, slots=True)
 class Delta:

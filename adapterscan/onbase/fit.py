@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adapterscan.formats.deltas import Delta
+from adapterscan.formats.deltas import UNSIZED, Delta
 from adapterscan.lowrank import LowRank
 from adapterscan.onbase.base import BaseTensor
 from adapterscan.updates.scattered import Scattered
 from adapterscan.updates.update import Update
 
-#: Kinds of which only the weight tells how many columns of what is shared a module takes, and those
-#: of which it tells the size.
+#: Kinds of which only the weight tells how many columns of what is shared a module takes.
 _WIDE = frozenset({"vera", "pvera"})
-_OPEN = frozenset({"shira"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ def fit(delta: Delta, tensor: BaseTensor, *, fan_in_fan_out: bool) -> Fit | Mism
     """
     d_out, d_in = delta.shape
     rows, columns = tensor.matrix
-    if delta.kind in _OPEN and len(tensor.shape) == 2:
+    if delta.kind in UNSIZED and len(tensor.shape) == 2:
         return Fit(tensor, transposed=fan_in_fan_out)
     if delta.kind in _WIDE:
         d_in = min(d_in, rows if fan_in_fan_out else columns)

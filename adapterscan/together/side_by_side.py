@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from adapterscan.errors import AdapterscanError
-from adapterscan.formats.deltas import Delta
+from adapterscan.formats.deltas import UNSIZED, Delta
 from adapterscan.formats.peft import Adapter
 from adapterscan.lowrank import LowRank
 from adapterscan.model import Artifact, File, SourceKind
@@ -49,6 +49,8 @@ class Module:
     @property
     def obstacle(self) -> str:
         """Return why its updates cannot be put together, or "". Nothing is read for that."""
+        if any(delta.kind in UNSIZED for delta in self.deltas.values()):
+            return "has a sparse update, of which only the base tells the size"
         shapes = dict.fromkeys(delta.shape for delta in self.deltas.values())
         if len(shapes) > 1:
             told = " and ".join(f"{d_out} × {d_in}" for d_out, d_in in shapes)

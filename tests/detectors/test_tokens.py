@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from adapterscan.rules import load_rules
+from adapterscan.rules.judging import load_rules
 from adapterscan.scan import ScanOptions, exit_code, scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 from adapterscan.sources.base_shards import open_shards

@@ -13,6 +13,7 @@ from adapterscan.formats.config import read_config
 from adapterscan.formats.peft import build_adapter
 from adapterscan.formats.tensors import TensorInfo, WeightFile
 from adapterscan.formats.tuners import BY_KIND, TUNERS
+from adapterscan.together.side_by_side import Module
 from adapterscan.weighing.factors import update_of, why_not
 
 RNG = np.random.default_rng(11)
@@ -342,3 +343,15 @@ def test_a_general_part_that_the_config_does_not_have_is_told():
 def test_modules_that_the_config_does_not_target_are_told():
     made, _ = built("LOHA", loha(), '"target_modules": ["v_proj"]')
     assert made.untargeted == (Q.removeprefix("base_model.model."),)
+
+
+def test_sparse_updates_are_not_put_together_without_the_base():
+    made, _ = built("SHIRA", shira())
+    module = Module("m", dict.fromkeys((0, 1), made.deltas[0]))
+    assert "only the base" in module.obstacle
+
+
+def test_updates_of_other_tuners_are_told_apart_by_their_shapes():
+    first, other = (built("LOHA", loha(width=width))[0].deltas[0] for width in (6, 7))
+    assert not Module("m", {0: first, 1: first}).obstacle
+    assert "different shapes" in Module("m", {0: first, 1: other}).obstacle
