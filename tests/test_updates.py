@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from adapterscan.lowrank import LowRank
+from adapterscan.updates import scattered as scattered_module
 from adapterscan.updates.circulant import BlockCirculant
 from adapterscan.updates.kronecker import Kronecker, matrix
 from adapterscan.updates.scattered import scattered
@@ -141,3 +142,29 @@ def test_a_kronecker_product_of_high_rank_has_no_factors_but_a_spectrum():
     update = Kronecker(matrix(normal(40, 40)), matrix(normal(40, 40)))
     assert update.low_rank() is None
     assert update.summary().numerical_rank == 1600
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_a_long_chain_is_one_block_in_whatever_order(shuffled):
+    """Passing labels from neighbour to neighbour alone would take as many rounds as it is long."""
+    count = 1 << 16
+    number = RNG.permutation(count) if shuffled else np.arange(count)
+    entries = np.arange(count - 1)
+    blocks = scattered_module._blocks(number[(entries + 1) // 2], number[entries // 2])
+    assert [len(block) for block in blocks] == [count - 1]
+
+
+def test_blocks_are_those_of_a_plain_search():
+    rows, columns = RNG.integers(0, 60, (2, 50))
+    found = sorted(sorted(block.tolist()) for block in scattered_module._blocks(rows, columns))
+    left, expected = set(range(50)), []
+    while left:
+        block, reach = set(), [left.pop()]
+        while reach:
+            at = reach.pop()
+            block.add(at)
+            near = {n for n in left if rows[n] == rows[at] or columns[n] == columns[at]}
+            left -= near
+            reach += near
+        expected.append(sorted(block))
+    assert found == sorted(expected)

@@ -155,24 +155,29 @@ def _added(values: F64, places: I64) -> F64:
 
 
 def _blocks(rows: I64, columns: I64) -> Iterator[I64]:
-    """Yield the entries (n,) of each block: entries that rows and columns join, step by step."""
-    _, at = np.unique(rows, return_inverse=True)
-    _, beside = np.unique(columns, return_inverse=True)
-    label = np.arange(len(rows))
-    while True:  # every round takes the smallest label over rows and columns, then jumps ahead
-        least = label.copy()
-        for side in (at, beside):
+    """Yield the entries (n,) of each block: entries that rows and columns join, step by step.
+
+    Every round hooks each block to the smallest that it shares a row or column with (Shiloach and
+    Vishkin 1982): of those with a neighbour at least half are gone after it, whatever the order.
+    """
+    sides = [np.unique(side, return_inverse=True)[1] for side in (rows, columns)]
+    root = np.arange(len(rows))
+    before = np.full_like(root, -1)
+    while not np.array_equal(root, before):
+        before = root
+        for side in sides:
             smallest = np.full(int(side.max(initial=-1)) + 1, len(rows))
-            np.minimum.at(smallest, side, least)
-            least = smallest[side]
-        while True:
-            ahead = least[least]
-            if np.array_equal(ahead, least):
-                break
-            least = ahead
-        if np.array_equal(least, label):
-            break
-        label = least
-    order = np.argsort(label, kind="stable")
-    cuts = np.flatnonzero(np.diff(label[order])) + 1
+            np.minimum.at(smallest, side, root)
+            hooked = root.copy()
+            np.minimum.at(hooked, root, smallest[side])
+            root = _compressed(hooked)
+    order = np.argsort(root, kind="stable")
+    cuts = np.flatnonzero(np.diff(root[order])) + 1
     yield from np.split(order, cuts)
+
+
+def _compressed(root: I64) -> I64:
+    """Return for each entry the root that its chain ends at."""
+    while not np.array_equal(ahead := root[root], root):
+        root = ahead
+    return root
