@@ -30,7 +30,7 @@ F64 = npt.NDArray[np.float64]
 KURTOSIS_RANK = 8  # exact up to here at no noticeable cost
 _BLOCK = 1 << 16  # elements widened at a time: the working set stays in a core's cache
 _MOMENT_ROWS = 256
-_RELATIVE_FLOOR = 1e-8
+RELATIVE_FLOOR = 1e-8  # of the largest singular value: below it is rounding
 _STRIP = 1 << 19  # elements of ΔW that exist at a time
 #: What an element of ΔW costs beside its product, in multiply-adds of a pair: writing, squaring and
 #: summing it (measured: benchmarks/speed, "kurtosis").
@@ -83,6 +83,21 @@ class LowRank:
         product: F64 = self.b.astype(np.float64) @ self.a.astype(np.float64)
         return self.scaling * product
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return (d_out, d_in)."""
+        return int(self.b.shape[0]), int(self.a.shape[1])
+
+    def low_rank(self) -> LowRank:
+        """Return itself: every ΔW has this, and those of high rank return None."""
+        return self
+
+    def rows(self, start: int, stop: int) -> F64:
+        """Return the rows [start, stop) of ΔW (n, d_in) in float64."""
+        some = self.b[start:stop].astype(np.float64)
+        found: F64 = (self.scaling * some) @ self.a.astype(np.float64)
+        return found
+
     def summary(self, exact_to: int = 16) -> DeltaSummary:
         """Return all statistics in two passes over the factors, each in cache-sized blocks.
 
@@ -95,8 +110,8 @@ class LowRank:
         root, inverse = gram_root(right.gram)
         squares, mixing = np.linalg.eigh(root.T @ left.gram @ root)
         sigma = np.sqrt(np.maximum(squares[::-1], 0.0))
-        noise = _RELATIVE_FLOOR * float(np.sqrt(np.trace(left.gram) * np.trace(right.gram)))
-        count = int(np.count_nonzero(sigma > _RELATIVE_FLOOR * sigma[0]))
+        noise = RELATIVE_FLOOR * float(np.sqrt(np.trace(left.gram) * np.trace(right.gram)))
+        count = int(np.count_nonzero(sigma > RELATIVE_FLOOR * sigma[0]))
         count = min(count, left.values.shape[1], right.values.shape[1])  # the rest is rounding
         if sigma[0] <= noise or not count:
             return _undefined(self, 0)
@@ -341,20 +356,45 @@ def _statistics(
     delta: LowRank, sigma: F64, shape: F64, rows: Array, columns: Array, covered: _Covered
 ) -> DeltaSummary:
     """Combine both sides. `sigma` are the singular values of B·A, `shape` the counted ones / σ₁."""
-    d_out, d_in, rank = delta.b.shape[0], delta.a.shape[1], delta.a.shape[0]
+    leading = float(np.sum(shape[: covered.used] ** 2))
+    d_out, d_in = delta.shape
+    scaled = abs(delta.scaling) * sigma
+    return summarised(
+        delta.shape, delta.a.shape[0], scaled, shape,
+        kurtosis=covered.fourth * d_out * d_in / leading**2,
+        kurtosis_energy=leading / float(np.sum(shape**2)),
+        row_peak=_largest_share(rows), column_peak=_largest_share(columns),
+    )  # fmt: skip
+
+
+def summarised(
+    sides: tuple[int, int],
+    rank: int,
+    sigma: F64,
+    shape: F64,
+    *,
+    kurtosis: float,
+    kurtosis_energy: float,
+    row_peak: float,
+    column_peak: float,
+) -> DeltaSummary:
+    """Return the summary of a ΔW of `sides` (d_out, d_in) from its spectrum and its moments.
+
+    `sigma` are its singular values, descending; `shape` the counted ones over the largest; `rank`
+    how many it can have.
+    """
+    d_out, d_in = sides
     energy = float(np.sum(shape**2))
     share = shape / float(np.sum(shape))
     entropy = float(-np.sum(share * np.log(share)))
-    leading = float(np.sum(shape[: covered.used] ** 2))
-    scaled = abs(delta.scaling) * sigma
-    frobenius = float(scaled[0]) * energy**0.5
+    frobenius = float(sigma[0]) * energy**0.5
     return DeltaSummary(
         d_out=d_out,
         d_in=d_in,
         rank=rank,
         numerical_rank=len(shape),
         nonfinite=0,
-        singular_values=tuple(scaled[: min(rank, d_out, d_in)].tolist()),
+        singular_values=tuple(sigma[: min(rank, d_out, d_in)].tolist()),
         frobenius=frobenius,
         rms=frobenius / (d_out * d_in) ** 0.5,
         top_energy=1.0 / energy,
@@ -363,10 +403,10 @@ def _statistics(
         entropy=entropy / float(np.log(rank)) if rank > 1 else None,
         effective_rank=float(np.exp(entropy)),
         participation=energy**2 / float(np.sum(shape**4)),
-        kurtosis=covered.fourth * d_out * d_in / leading**2,
-        kurtosis_energy=leading / energy,
-        row_peak=_largest_share(rows),
-        column_peak=_largest_share(columns),
+        kurtosis=kurtosis,
+        kurtosis_energy=kurtosis_energy,
+        row_peak=row_peak,
+        column_peak=column_peak,
     )
 
 
@@ -376,8 +416,10 @@ def _largest_share(energy: Array) -> float:
 
 def _undefined(delta: LowRank, nonfinite: int) -> DeltaSummary:
     """Return the summary of a delta that is zero, or (`nonfinite` > 0) not a number."""
+    return undefined(delta.shape, delta.a.shape[0], nonfinite)
+
+
+def undefined(sides: tuple[int, int], rank: int, nonfinite: int) -> DeltaSummary:
+    """Return the summary of a ΔW of `sides` that is zero, or (`nonfinite` > 0) not a number."""
     zero = None if nonfinite else 0.0
-    return DeltaSummary(
-        delta.b.shape[0], delta.a.shape[1], delta.a.shape[0], 0, nonfinite, (), zero, zero,
-        *(None,) * 10,
-    )  # fmt: skip
+    return DeltaSummary(*sides, rank, 0, nonfinite, (), zero, zero, *(None,) * 10)

@@ -32,12 +32,13 @@ from adapterscan.formats import (
     tokenizer_reader,
     weight_index,
 )
+from adapterscan.formats.accounting import Role
 from adapterscan.formats.config import CONFIG_LIMIT, AdapterConfig, read_config
 from adapterscan.formats.hooks import HOOK_LIMIT, Hook, find_hooks
 from adapterscan.formats.layouts import recognise
 from adapterscan.formats.parts import PartialFile, Span
 from adapterscan.formats.peft import Adapter, build_adapter
-from adapterscan.formats.peft_types import PARTS
+from adapterscan.formats.peft_types import COMPARED_WHOLE, NO_DELTA, PARTS, TOKEN_PARTS
 from adapterscan.formats.reader import SourceFile
 from adapterscan.formats.safetensors import read_safetensors
 from adapterscan.formats.scripts import TEXT_LIMIT, TEXTS_LIMIT, code_facts
@@ -598,9 +599,10 @@ def _read_weights(
         raise Unsupported(
             file.path, "holds no tensors", hint="there is nothing to analyse; ask its author why"
         )
-    if adapter is None or not adapter.deltas:
+    compared = contents.base is not None and adapter is not None and _is_whole(adapter)
+    if adapter is None or not (adapter.deltas or adapter.transforms or compared):
         raise _not_analysed(file.path, weights, config, layout.name, layout.shown_by)
-    if weighed.skipped or unclear:
+    if weighed.skipped or unclear or adapter.transforms:
         outcome.status = "partly analysed"
 
 
@@ -618,6 +620,14 @@ def _is_peft_file(contents: Contents, file: File) -> bool:
 def _is_value_head(weights: WeightFile) -> bool:
     """A linear head that no loader merges: its numbers are looked at, there is no ΔW in it."""
     return bool(weights.tensors) and all(t.name.startswith("v_head.") for t in weights.tensors)
+
+
+def _is_whole(adapter: Adapter) -> bool:
+    """Return whether an adapter is made of what is compared with the base whole, and of no ΔW."""
+    return adapter.config.peft_type in COMPARED_WHOLE and any(
+        item.role is Role.DECLARED or (item.role is Role.ADAPTER and item.why in TOKEN_PARTS)
+        for item in adapter.accounted
+    )
 
 
 def _unclear(file: File, adapter: Adapter) -> list[Skipped]:
@@ -644,15 +654,23 @@ def _not_analysed(
     path: str, weights: WeightFile, config: AdapterConfig, layout: str, shown_by: str
 ) -> Unsupported:
     shape = f"{len(weights.tensors)} tensors, {size_text(sum(t.nbytes for t in weights.tensors))}"
-    if config.peft_type and config.peft_type != "LORA":
-        reason = f"is a PEFT adapter of type {printable(config.peft_type, 40)}, not read yet"
+    hint = "files and names were checked, the deltas were not"
+    if config.peft_type in NO_DELTA:
+        reason = f"is a PEFT adapter of type {config.peft_type}: it {NO_DELTA[config.peft_type]}"
+        hint = (
+            "--base BASE compares what it replaces"
+            if config.peft_type in COMPARED_WHOLE
+            else "files, names and sizes of values were checked, not what they do: probe it"
+        )
+    elif config.peft_type and config.peft_type != "LORA":
+        kind = printable(config.peft_type, 40)
+        known = "no module of it could be read" if config.peft_type in PARTS else "not known"
+        reason = f"is a PEFT adapter of type {kind}: {known}"
     elif layout in ("PEFT", "unknown"):
         reason = "has no low-rank deltas in a layout that we know"
     else:
         reason = f"follows the {layout} layout (by {printable(shown_by, 60)!r}), not read yet"
-    return Unsupported(
-        path, f"{reason} ({shape})", hint="files and names were checked, the deltas were not"
-    )
+    return Unsupported(path, f"{reason} ({shape})", hint=hint)
 
 
 def _note_problem(contents: Contents, file: File, problem: FileProblem) -> None:

@@ -19,6 +19,7 @@ from adapterscan.detectors import BUILT_IN, Detector
 from adapterscan.events import Asking, Closed, Doing, Emit, Event, Inspected, Opened, Reading
 from adapterscan.formats.chat_templates import SUFFIXES
 from adapterscan.formats.tokenizer_reader import limit_of
+from adapterscan.formats.transforms import BY_KIND
 from adapterscan.model import (
     AdapterSummary,
     Artifact,
@@ -368,6 +369,13 @@ def _is_read(path: str) -> bool:
 def _unmeasured(weighed: WeighedAdapter, *, compared: bool) -> Iterator[Skipped]:
     """Say where the deltas are not all that an adapter does. `compared`: a base was at hand."""
     config, deltas = weighed.adapter.config, weighed.adapter.deltas
+    if weighed.adapter.transforms and not compared:
+        needs = BY_KIND[weighed.adapter.transforms[0].kind].needs
+        yield Skipped(
+            weighed.file, f"{printable(config.peft_type, 40)}: what it adds to weights depends on "
+            f"{needs}, so that ΔW was not measured", failed=True, hint="--base BASE measures it",
+            detector="weighing",
+        )  # fmt: skip
     if any(delta.magnitude is not None for delta in deltas) and not compared:
         yield Skipped(
             weighed.file, "DoRA: B·A was measured; the true delta also needs the base weights",
@@ -406,7 +414,7 @@ def _summary(weighed: WeighedAdapter) -> AdapterSummary:
         weights=weighed.file,
         peft_type=adapter.config.peft_type or "LORA",
         base_model=adapter.config.base_model,
-        modules=len({delta.module for delta in adapter.deltas}),
+        modules=len({d.module for d in adapter.deltas} | {t.module for t in adapter.transforms}),
         tensors=len(adapter.weights.tensors),
         parameters=sum(tensor.numel for tensor in adapter.weights.tensors),
         ranks=dict(sorted(ranks.items(), key=lambda item: int(item[0]))),

@@ -9,7 +9,8 @@ import pytest
 from adapterscan.errors import ChangedWhileReading, LimitExceeded, Unsupported
 from adapterscan.reading import read
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
-from adapterscan.weighing.factors import RANK_LIMIT, Factors, shape_of
+from adapterscan.updates.update import RANK_LIMIT
+from adapterscan.weighing.factors import Factors
 from tests.planted import TRAINED, Edited
 
 
@@ -27,7 +28,7 @@ def test_every_update_has_the_norm_that_was_measured(scanned) -> None:
     with Factors(file, sha256) as factors:
         for delta in weighed.adapter.deltas:
             dense = factors.of(delta).dense()
-            assert dense.shape == shape_of(delta)
+            assert dense.shape == delta.shape
             assert np.linalg.norm(dense) == pytest.approx(norms[delta.name], rel=1e-5)
 
 

@@ -33,13 +33,17 @@ def measured(folder, arrays, deltas, workers=2, before=lambda path: None):
     infos = stored(path, arrays)
     with SourceFile("w.bin", path) as file:
         before(path)
-        made = [Delta(**{k: infos.get(v, v) for k, v in fields.items()}) for fields in deltas]
+        made = [
+            Delta(**fields | {"tensors": tuple(infos[name] for name in fields["tensors"])})
+            for fields in deltas
+        ]
         return weigh(file, infos.values(), made, workers=workers)
 
 
-def linear(name, a="a", b="b", rank=4, scaling=0.5, kind="linear", **fields):
+def linear(name, a="a", b="b", rank=4, scaling=0.5, kind="linear", diag=(), **fields):
     return {
-        "module": name, "kind": kind, "a": a, "b": b, "rank": rank, "scaling": scaling, **fields
+        "module": name, "kind": kind, "tensors": (a, b, *diag), "rank": rank, "scaling": scaling,
+        **fields,
     }  # fmt: skip
 
 
@@ -104,7 +108,7 @@ def test_a_merged_layer_is_split_by_groups(tmp_path):
 
 def test_a_kasa_diagonal_stands_between_the_factors(tmp_path):
     arrays = {"a": values(4, 8), "b": values(6, 4), "d": values(4)}
-    found = measured(tmp_path, arrays, [linear("m", diag="d")])
+    found = measured(tmp_path, arrays, [linear("m", diag=("d",))])
     check(found.deltas["m"], 0.5 * arrays["b"] @ np.diag(arrays["d"]) @ arrays["a"])
 
 
@@ -131,7 +135,7 @@ def test_a_factor_that_changed_before_its_second_reading_is_noticed(tmp_path, mo
     infos = stored(
         path, {"a": values(4, 300), "pad": values(SEGMENT_BYTES // 2), "b": values(8, 4)}
     )
-    delta = Delta("m", "linear", infos["a"], infos["b"], 4, 1.0)
+    delta = Delta("m", "linear", (infos["a"], infos["b"]), 4, 1.0)
 
     class Tampered(SourceFile):
         def reread(self, *arguments):

@@ -13,6 +13,7 @@ from adapterscan.detectors.behaviour import (
 from adapterscan.detectors.detector import Detector
 from adapterscan.detectors.onbase import deltas as onbase
 from adapterscan.detectors.onbase import tokenizers as tokenizers_on_base
+from adapterscan.detectors.onbase import tokens
 from adapterscan.detectors.provenance import cards, leaks, licences, names, signatures
 from adapterscan.detectors.static import (
     accounting,
@@ -28,7 +29,15 @@ from adapterscan.detectors.static import (
     tokenizers,
     twins,
 )
-from adapterscan.detectors.weights import bits, outliers, runtimes, spectra, standing, values
+from adapterscan.detectors.weights import (
+    bits,
+    changes,
+    outliers,
+    runtimes,
+    spectra,
+    standing,
+    values,
+)
 
 BUILT_IN: tuple[Detector, ...] = (
     files.DETECTOR,
@@ -53,9 +62,11 @@ BUILT_IN: tuple[Detector, ...] = (
     values.DETECTOR,
     bits.DETECTOR,
     spectra.DETECTOR,
+    changes.DETECTOR,
     outliers.DETECTOR,
     standing.DETECTOR,
     onbase.DETECTOR,
+    tokens.DETECTOR,
     refusals.DETECTOR,
     refusal_direction.DETECTOR,
     manner.DETECTOR,

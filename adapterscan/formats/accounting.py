@@ -31,6 +31,8 @@ from adapterscan.formats.peft_types import (
 )
 from adapterscan.formats.targeting import all_linear, is_named, tied_head
 from adapterscan.formats.tensors import TensorInfo
+from adapterscan.formats.transforms import METHODS
+from adapterscan.formats.tuners import TUNERS, is_saved
 
 
 class Role(Enum):
@@ -57,6 +59,10 @@ class Accounted:
         return unwrapped(self.tensor.name)
 
 
+def _unsaved(key: Key) -> str:
+    return f"nothing saves {key.part}.{'.'.join(key.tail)}".rstrip(".")
+
+
 _FACTORS = frozenset({"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_diag"})
 
 
@@ -75,6 +81,7 @@ class Ledger:
         self.keys = keys
         self.parts = PARTS.get(kind, frozenset())
         self.low_rank = kind in ("LORA", "XLORA")
+        self.kept = TUNERS.get(kind) or METHODS.get(kind)
         self.infixes = {key.infix for key in keys if key.part in PARTS["LORA"] - OPEN_PARTS}
         self.first: dict[tuple[str, str, bool], Key] = {}  # place -> the key that wins it
         for key in keys:
@@ -123,9 +130,19 @@ class Ledger:
                 why = self._unused(key)
                 if why:
                     return Role.UNMATCHED, why
+            elif key.part == "ln_tuning_layers":
+                return self._copied(key)
+            elif self.kept is not None and not is_saved(self.kept, key):
+                return Role.UNMATCHED, _unsaved(key)
             return Role.ADAPTER, key.part
         kind = self.config.peft_type or "unknown"
         return Role.UNMATCHED, f"{key.part} is not a parameter of peft_type {kind}"
+
+    def _copied(self, key: Key) -> tuple[Role, str]:
+        """LN tuning saves whole layers, norms or any others, that stand in for the base's own."""
+        if len(key.tail) > 2 or key.leaf == "" or not self._listed(key.module):
+            return Role.UNMATCHED, "no layer that target_modules names"
+        return Role.DECLARED, "target_modules: ln_tuning_layers"
 
     def _unused(self, key: Key) -> str:
         """Return why PEFT has no parameter of this name although a segment of it is LoRA's.
@@ -137,7 +154,7 @@ class Ledger:
         if not key.module:
             return f"{key.part} of no module"
         if not TAILS[key.part](key.tail):
-            return f"nothing saves {key.part}.{'.'.join(key.tail)}".rstrip(".")
+            return _unsaved(key)
         if self.first[place_of(key)] is not key:
             return f"a second {key.part} of its module"
         if key.leaf == "bias" and known and not raw.get("lora_bias"):

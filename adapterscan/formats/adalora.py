@@ -50,7 +50,7 @@ def _delta(
     if len(a.shape) != 2 or len(b.shape) != 2 or not a.shape[0] == b.shape[1] == e.numel:
         return Problem(module, f"has {shapes}", "shape")
     rank = a.shape[0]
-    return Delta(ModulePath(module), "linear", a, b, rank, adalora_scaling(config, rank), diag=e)
+    return Delta(ModulePath(module), "linear", (a, b, e), rank, adalora_scaling(config, rank))
 
 
 def initial_rank(config: AdapterConfig) -> int:

@@ -39,23 +39,56 @@ _TOO_MANY = f"would go over the limit of {DELTA_LIMIT:,} updates in one file"
 _TWO_KINDS = "has factors of a linear layer and of an embedding; the base decides which are used"
 
 
+#: Kinds whose tensors are the factors A and B, with a diagonal between them for some.
+FACTORED = frozenset({"linear", "conv", "embedding", "experts", "merged"})
+
+#: Kinds of which only the base tells how large they are: `shape` is what any weight has at least.
+UNSIZED = frozenset({"shira"})
+
+
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """Where the factors of one ΔW lie. Shapes follow `kind`; `part` selects within shared tensors.
+    """Where the tensors of one ΔW lie. Shapes follow `kind`; `part` selects within shared tensors.
 
-    kind: "linear" | "conv" | "embedding" | "experts" (target_parameters) | "merged" (legacy).
+    kind: "linear" | "conv" | "embedding" | "experts" (target_parameters) | "merged" (legacy), whose
+    `tensors` are A, B and maybe a diagonal (KaSA, AdaLoRA); or the name of a tuner, which knows
+    what its tensors make (`formats/tuners`).
     """
 
     module: ModulePath
     kind: str
-    a: TensorInfo
-    b: TensorInfo
-    rank: int
+    tensors: tuple[TensorInfo, ...]
+    rank: int  # at most; of another tuner's ΔW
     scaling: float
     part: int = 0
     parts: int = 1
-    diag: TensorInfo | None = None  # KaSA
     magnitude: TensorInfo | None = None  # DoRA: the true delta also needs the base weight
+    sides: tuple[int, int] | None = None  # (d_out, d_in) of another tuner's ΔW
+    settings: tuple[int, ...] = ()  # what else its formula takes from the config
+
+    @property
+    def a(self) -> TensorInfo:
+        """Return A of a kind that is FACTORED."""
+        return self.tensors[0]
+
+    @property
+    def b(self) -> TensorInfo:
+        """Return B of a kind that is FACTORED."""
+        return self.tensors[1]
+
+    @property
+    def diag(self) -> TensorInfo | None:
+        """Return the diagonal between A and B, None without one."""
+        factored = self.kind in FACTORED and len(self.tensors) > 2
+        return self.tensors[2] if factored else None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return (d_out, d_in) of the ΔW as its tensors say."""
+        if self.sides is not None:
+            return self.sides
+        d_out, d_in = self.b.shape[0], math.prod(self.a.shape[1:])
+        return (d_out // self.parts, d_in) if self.kind == "merged" else (d_out, d_in)
 
     @property
     def name(self) -> str:
@@ -223,10 +256,12 @@ def _module_deltas(
         return
     kind, rank, count = layout
     scaling = scaling_of(config, patterns, module, rank)
+    diagonal = parts.get("lora_diag")
+    factors = (a, b) if diagonal is None else (a, b, diagonal)
     for part in range(count):
         yield Delta(
-            ModulePath(module), kind, a, b, rank, scaling, part, count,
-            parts.get("lora_diag"), parts.get("lora_magnitude_vector"),
+            ModulePath(module), kind, factors, rank, scaling, part, count,
+            parts.get("lora_magnitude_vector"),
         )  # fmt: skip
 
 

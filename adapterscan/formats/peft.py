@@ -22,6 +22,11 @@ from adapterscan.formats.patterns import Matches, match_all
 from adapterscan.formats.peft_keys import Key, guess_type
 from adapterscan.formats.targeting import pattern_fields, probe_names, untargeted_modules
 from adapterscan.formats.tensors import WeightFile
+from adapterscan.formats.transforms import METHODS
+from adapterscan.formats.transforms import locate as locate_transforms
+from adapterscan.formats.transforms.transform import Transform
+from adapterscan.formats.tuners import TUNERS
+from adapterscan.formats.tuners import locate as locate_tuner
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +41,22 @@ class Adapter:
     problems: tuple[Problem, ...]
     patterns: Mapping[str, Matches] = field(default_factory=dict)
     untargeted: tuple[str, ...] = ()
+    transforms: tuple[Transform, ...] = ()
+
+
+def adapting(kind: str) -> frozenset[str]:
+    """Return the parts that show a module to be adapted."""
+    kept = TUNERS.get(kind) or METHODS.get(kind)
+    if kept is not None:
+        return kept.parts
+    return frozenset({"lora_A", "lora_embedding_A"})
 
 
 def build_adapter(folder: str, config: AdapterConfig, weights: WeightFile) -> Adapter:
     """Account for every tensor of `weights` under `config` and locate the low-rank deltas."""
     parsed = [Key.parse(tensor) for tensor in weights.tensors]
     kind = config.peft_type or guess_type(parsed)
-    modules = sorted({key.module for key in parsed if key.part in ("lora_A", "lora_embedding_A")})
+    modules = sorted({key.module for key in parsed if key.part in adapting(kind)})
     names = parameters_of(config, modules)
     known = {name for found in names.values() for name in found}
     patterns = match_all(
@@ -68,13 +82,25 @@ def build_adapter(folder: str, config: AdapterConfig, weights: WeightFile) -> Ad
                 problems.append(found)
             elif found.module not in doubled | unclear:
                 deltas.append(found)
-    elif kind == "ADALORA":
-        for item in locate_adalora(config, parsed):
+    elif kind == "ADALORA" or kind in TUNERS:
+        found_there = (
+            locate_tuner(TUNERS[kind], config, parsed, patterns)
+            if kind in TUNERS
+            else locate_adalora(config, parsed)
+        )
+        for item in found_there:
             if isinstance(item, Problem):
                 problems.append(item)
             else:
                 deltas.append(item)
+    transforms: list[Transform] = []
+    if kind in METHODS:
+        for change in locate_transforms(METHODS[kind], config, parsed, patterns):
+            if isinstance(change, Problem):
+                problems.append(change)
+            else:
+                transforms.append(change)
     return Adapter(
         folder, config, weights, accounted, tuple(deltas), tuple(problems), patterns,
-        tuple(untargeted_modules(config, modules, patterns)),
+        tuple(untargeted_modules(config, modules, patterns)), tuple(transforms),
     )  # fmt: skip

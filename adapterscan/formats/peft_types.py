@@ -59,7 +59,7 @@ PARTS: Mapping[str, frozenset[str]] = {
         "LOKR": "lokr_w1 lokr_w1_a lokr_w1_b lokr_w2 lokr_w2_a lokr_w2_b lokr_t2",
         "MISS": "miss_block",
         "MULTITASK_PROMPT_TUNING": "prompt_embeddings prefix_task_cols prefix_task_rows",
-        "OFT": "oft_R oft_r",
+        "OFT": "oft_R oft_r oft_embedding_R",
         "OSF": "osf_svd_params U_low S_low V_low",
         "PEANUT": "peanut_A peanut_B peanut_encoders peanut_decoders",
         "POLY": "poly_lora_A poly_lora_B poly_router",
@@ -72,7 +72,8 @@ PARTS: Mapping[str, frozenset[str]] = {
         "ROAD": "road_theta road_alpha",
         "SHADOW": "shadow_down shadow_up shadow_update_gate shadow_update_transform shadow_model",
         "SHIRA": "shira_weight shira_indices",
-        "SUPERTUNING": "supertuning_indices supertuning_values",
+        "SUPERTUNING": "supertuning_indices supertuning_values supertuning_lora_A "
+        "supertuning_lora_B",
         "TINYLORA": "tinylora_v tinylora_A tinylora_B tinylora_P",
         "TRAINABLE_TOKENS": "trainable_tokens_delta",
         "UNILORA": "unilora_theta_d unilora_indices_A unilora_indices_B unilora_scales_A "
@@ -84,6 +85,39 @@ PARTS: Mapping[str, frozenset[str]] = {
         "XLORA": _LORA_PARTS + " internal_xlora_classifier xlora_classifier",
     }.items()
 }
+
+#: Types whose `prompt_embeddings` are vectors in the space of tokens.
+SOFT_PROMPTS = frozenset({"CPT", "PROMPT_TUNING", "P_TUNING"})
+
+#: Types without a ΔW that follows from the file and the base, and what they do instead.
+NO_DELTA: Mapping[str, str] = {
+    "ADAMSS": "keeps ΔW in subspaces of the weight that were clustered when it was made",
+    "ADAPTION_PROMPT": "adds learned prompts inside of attention layers: no ΔW",
+    "ARROW": "chooses among adapters by the input: no static ΔW",
+    "BEFT": "adds to biases: no ΔW of a weight",
+    "CARTRIDGE": "puts keys and values of virtual tokens before every prompt: no ΔW",
+    "CPT": "puts virtual tokens before every prompt, a hidden prefix: no ΔW",
+    "FROD": "replaces weights by ones in a basis that was made of the base's",
+    "LILY": "mixes its factors by the input: no static ΔW",
+    "LN_TUNING": "replaces whole layers, mostly norms",
+    "MULTITASK_PROMPT_TUNING": "puts virtual tokens before every prompt, a hidden prefix: no ΔW",
+    "OSF": "replaces the weak singular directions of weights",
+    "PEANUT": "adds a network's function of the weight",
+    "POLY": "mixes skills by the task that is asked for: no static ΔW",
+    "PREFIX_TUNING": "puts keys and values of virtual tokens before every prompt: no ΔW",
+    "PROMPT_TUNING": "puts virtual tokens before every prompt, a hidden prefix: no ΔW",
+    "PSOFT": "turns the strong singular directions of weights, whose signs are no part of the file",
+    "P_TUNING": "puts virtual tokens before every prompt, a hidden prefix: no ΔW",
+    "SHADOW": "runs a network of its own beside the base: no static ΔW",
+    "TRAINABLE_TOKENS": "replaces embeddings of single tokens",
+    "XLORA": "mixes other adapters by the input: no static ΔW",
+}
+
+#: Of these, what is compared whole where the base is at hand.
+COMPARED_WHOLE = frozenset({"LN_TUNING", "TRAINABLE_TOKENS"})
+
+#: Parts that hold rows of an embedding.
+TOKEN_PARTS = frozenset({"trainable_tokens_delta"})
 
 ALL_PARTS = frozenset[str]().union(*PARTS.values())
 

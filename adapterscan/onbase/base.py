@@ -113,7 +113,8 @@ class Names:
 
 def plain(path: str) -> str:
     """Return a path without the wrappers that PEFT puts around a module."""
-    return path.replace(".base_layer.", ".").removesuffix(".base_layer")
+    path = path.replace(".base_layer.", ".").replace(".ln_tuning_layers.", ".")
+    return path.removesuffix(".base_layer")
 
 
 def _ends(name: str) -> Iterable[str]:

@@ -66,6 +66,10 @@ class Matrix:
                 for start in range(0, len(block), step):
                     yield first + start, block[start : start + step]
 
+    def rows(self, start: int, stop: int) -> F32:
+        """Return the rows [start, stop) in float32."""
+        return self.whole()[start:stop] if self.held else self._read(start, stop)
+
     def whole(self) -> F32:
         """Return all of one that is held, (d_out, d_in)."""
         if self._whole is None:

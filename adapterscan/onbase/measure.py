@@ -76,7 +76,7 @@ def measure(matrix: Matrix, update: LowRank, magnitude: Array | None = None) -> 
     near, low = leading(matrix), factored(update)
     c = dora.scales(matrix, update, magnitude) if magnitude is not None else None
     if c is None and not low.sigma.size:
-        return _nothing(near)
+        return nothing(near)
     merged = Operator(matrix, update) if c is None else Operator(matrix, update, c, c)
     base, after = side_by_side(Operator(matrix), merged, near, low, DIRECTIONS)
     formats = carried(matrix, update, c)
@@ -90,9 +90,9 @@ def measure(matrix: Matrix, update: LowRank, magnitude: Array | None = None) -> 
         true = Dora(size, top, low.frobenius)
     left, right = shares(low, near)
     return Merged(
-        size, near.frobenius, top, float(near.sigma[0]), _shift(base, after),
+        size, near.frobenius, top, float(near.sigma[0]), shift(base, after),
         intruders(after.left, base, matrix), after.left.shape[1], left, right,
-        *_chance(near), len(near.sigma), formats, true,
+        *chance(near), len(near.sigma), formats, true,
     )  # fmt: skip
 
 
@@ -100,30 +100,33 @@ def measure_by_profile(near: Leading, update: LowRank) -> Merged:
     """Return what a profile can tell. Raises LinAlgError for weights that are no numbers."""
     low = factored(update)
     if not low.sigma.size:
-        return _nothing(near)
+        return nothing(near)
     after = combined(near, low, DIRECTIONS)
     left, right = shares(low, near)
     return Merged(
         low.frobenius, near.frobenius, float(low.sigma[0]), float(near.sigma[0]),
-        _shift(near, after), Intruders(0, 0, 0, 1.0), 0, left, right, *_chance(near),
+        shift(near, after), Intruders(0, 0, 0, 1.0), 0, left, right, *chance(near),
         len(near.sigma),
     )  # fmt: skip
 
 
-def _shift(base: Leading, merged: Leading) -> float:
+def shift(base: Leading, merged: Leading) -> float:
+    """Return ‖σ(W + ΔW) − σ(W)‖ / ‖σ(W)‖ over the leading ones of both."""
     count = min(len(base.sigma), len(merged.sigma))
     before, after = base.sigma[:count], merged.sigma[:count]
     size = float(np.linalg.norm(before))
     return float(np.linalg.norm(after - before)) / size if size else 0.0
 
 
-def _nothing(near: Leading) -> Merged:
+def nothing(near: Leading) -> Merged:
+    """Return what an update of zero does."""
     same = min(DIRECTIONS, len(near.sigma))
     return Merged(
         0.0, near.frobenius, 0.0, float(near.sigma[0]), 0.0, Intruders(same, 0, 0, 1.0), same,
-        0.0, 0.0, *_chance(near), len(near.sigma),
+        0.0, 0.0, *chance(near), len(near.sigma),
     )  # fmt: skip
 
 
-def _chance(near: Leading) -> tuple[float, float]:
+def chance(near: Leading) -> tuple[float, float]:
+    """Return the shares of a random direction in the leading left and right space of W."""
     return len(near.sigma) / len(near.left), len(near.sigma) / len(near.right)

@@ -61,12 +61,25 @@ def carried(matrix: Matrix, update: LowRank, scales: F32 | None = None) -> Mappi
     """
     up = (update.scaling * update.b.astype(np.float64)).astype(np.float32)
     down = update.a.astype(np.float32)
-    totals = dict.fromkeys(FORMATS, Carried())
-    for start, block in matrix.blocks(_BLOCK):
-        added: F32 = up[start : start + len(block)] @ down
+
+    def added(start: int, block: F32) -> F32:
+        rows: F32 = up[start : start + len(block)] @ down
         if scales is not None:
             scale = scales[start : start + len(block), None]
-            added = scale * added + (scale - 1) * block
+            rows = scale * rows + (scale - 1) * block
+        return rows
+
+    return carried_rows(matrix, added)
+
+
+def carried_rows(matrix: Matrix, change: Callable[[int, F32], F32]) -> Mapping[str, Carried]:
+    """Return what each format carries of a ΔW that `change` makes of rows of W, in one pass.
+
+    `change` gets the number of the first row and rows (n, d_in) of W, and returns ΔW's.
+    """
+    totals = dict.fromkeys(FORMATS, Carried())
+    for start, block in matrix.blocks(_BLOCK):
+        added = change(start, block)
         merged = block + added
         size = _dot(added, added)
         for name, rounded in FORMATS.items():

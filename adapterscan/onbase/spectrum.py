@@ -13,6 +13,7 @@ few of k are mixtures. `intruders.py` decides nothing on these alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,18 @@ class Leading:
     def turned(self) -> Leading:
         """Return the triplets of the transpose."""
         return Leading(self.frobenius, self.sigma, self.right, self.left)
+
+
+class Operable(Protocol):
+    """A matrix that is asked for products alone."""
+
+    def times(self, x: F32) -> F32:
+        """Return the product (d_out, k) with `x` (d_in, k)."""
+        ...
+
+    def gram_times(self, x: F32) -> F32:
+        """Return MᵀM·x (d_in, k) for `x` (d_in, k)."""
+        ...
 
 
 class Operator:
@@ -101,20 +114,20 @@ def leading(matrix: Matrix, count: int = KEPT) -> Leading:
     """Return the `count` leading triplets of W, fewer where it has fewer, and ‖W‖_F exactly."""
     width = min(count + OVERSAMPLED, *matrix.shape)
     start = np.random.default_rng(SEED).standard_normal((matrix.shape[1], width))
-    found = _iterated(Operator(matrix), start.astype(np.float32), PASSES, count)
+    found = iterated(Operator(matrix), start.astype(np.float32), PASSES, count)
     return Leading(frobenius(matrix), *found)
 
 
 def side_by_side(
-    base: Operator, merged: Operator, near: Leading, update: Leading, count: int
+    base: Operator, merged: Operable, near: Leading, update: Leading, count: int
 ) -> tuple[Leading, Leading]:
     """Return the leading triplets of both: all that the start spans of `base`, `count` of `merged`.
 
     `near` are those of W and `update` those of ΔW. The norm of `merged` is not taken: 0.
     """
     start = np.concatenate([near.right, update.right], axis=1)[:, : base.matrix.shape[1]]
-    first = _iterated(base, start, AGAIN, start.shape[1])
-    return Leading(near.frobenius, *first), Leading(0.0, *_iterated(merged, start, AGAIN, count))
+    first = iterated(base, start, AGAIN, start.shape[1])
+    return Leading(near.frobenius, *first), Leading(0.0, *iterated(merged, start, AGAIN, count))
 
 
 def combined(base: Leading, update: Leading, count: int) -> Leading:
@@ -135,7 +148,8 @@ def combined(base: Leading, update: Leading, count: int) -> Leading:
     )  # fmt: skip
 
 
-def _iterated(operator: Operator, start: F32, passes: int, count: int) -> tuple[F64, F32, F32]:
+def iterated(operator: Operable, start: F32, passes: int, count: int) -> tuple[F64, F32, F32]:
+    """Return (σ, left, right) of the `count` leading triplets, from `start` (d_in, k)."""
     x = _orthonormal(start)
     for _ in range(passes):
         x = _orthonormal(operator.gram_times(x))

@@ -120,7 +120,7 @@ def _require_room(planned: Sequence[Module], rank: int) -> None:
 
 def _shape(module: Module) -> tuple[int, int]:
     delta = next(iter(module.deltas.values()))
-    return delta.b.shape[0], delta.a.shape[1]
+    return delta.shape
 
 
 def _names(module: Module) -> tuple[str, str]:

@@ -14,7 +14,6 @@ from adapterscan.together.fingerprint import Fingerprint, ModulePrint, module_pr
 from adapterscan.together.fingerprint import likeness as sketched
 from adapterscan.together.relation import Likeness, Relation, likeness, relate
 from adapterscan.together.side_by_side import Part, factors_of, modules, opened
-from adapterscan.weighing.factors import shape_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ def by_weights(pair: tuple[Part, Part], skip: Callable[[Skipped], None]) -> Rela
             if len(module.deltas) == 1:
                 alone.append(module.name)
                 continue
-            if len({shape_of(delta) for delta in module.deltas.values()}) > 1:
+            if len({delta.shape for delta in module.deltas.values()}) > 1:
                 alone.append(module.name)
                 continue
             try:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from adapterscan.errors import AdapterscanError
-from adapterscan.formats.deltas import Delta
+from adapterscan.formats.deltas import UNSIZED, Delta
 from adapterscan.formats.peft import Adapter
 from adapterscan.lowrank import LowRank
 from adapterscan.model import Artifact, File, SourceKind
-from adapterscan.weighing.factors import RANK_LIMIT, Factors, shape_of
+from adapterscan.updates.update import RANK_LIMIT
+from adapterscan.weighing.factors import Factors
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,9 @@ class Module:
     @property
     def obstacle(self) -> str:
         """Return why its updates cannot be put together, or "". Nothing is read for that."""
-        shapes = dict.fromkeys(shape_of(delta) for delta in self.deltas.values())
+        if any(delta.kind in UNSIZED for delta in self.deltas.values()):
+            return "has a sparse update, of which only the base tells the size"
+        shapes = dict.fromkeys(delta.shape for delta in self.deltas.values())
         if len(shapes) > 1:
             told = " and ".join(f"{d_out} × {d_in}" for d_out, d_in in shapes)
             return f"has updates of different shapes ({told}): these adapters are for other bases"

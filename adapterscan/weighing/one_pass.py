@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adapterscan.formats.bit_sample import Bits, BitSample
-from adapterscan.formats.deltas import Delta
+from adapterscan.formats.deltas import FACTORED, Delta
 from adapterscan.formats.reader import SEGMENT_BYTES, SourceFile
 from adapterscan.formats.tensors import TensorInfo, numpy_dtype
 from adapterscan.lowrank import (
@@ -34,7 +34,14 @@ from adapterscan.lowrank import (
 )
 from adapterscan.model import Skipped
 from adapterscan.text import plural, printable, size_text
-from adapterscan.weighing.factors import Storage, low_rank, why_not
+from adapterscan.weighing.factors import (
+    Storage,
+    extra_bytes,
+    measured_by_rank,
+    update_of,
+    why_not,
+    work,
+)
 from adapterscan.weighing.plan import (
     DensePlan,
     FactorPlan,
@@ -149,12 +156,12 @@ class _Pass:
     def _choose(self, deltas: Iterable[Delta]) -> None:
         """Group deltas by the tensors they share, leaving out what is over our limits."""
         left = WORK_FLOOR + WORK_PER_BYTE * self.file.size
-        for _, parts in groupby(deltas, lambda delta: (delta.a.name, delta.b.name)):
+        for _, parts in groupby(deltas, lambda delta: [t.name for t in delta.tensors]):
             group = list(parts)
             reason = _over_limits(group[0], self.room)
-            work = len(group) * group[0].rank ** 3
+            needed = len(group) * work(group[0])
             hint = "no honest adapter needs this; ask its author"
-            if not reason and work > left:
+            if not reason and needed > left:
                 reason = "over the limit of work for a file of this size: not measured"
                 hint = "such ranks for such sizes are not trained; ask its author"
             if reason:
@@ -162,7 +169,7 @@ class _Pass:
             else:
                 self.firsts.append(len(self.deltas))
                 self.deltas += group
-                left -= work
+                left -= needed
 
     def run(self) -> Weighed:
         with self.pool:
@@ -233,7 +240,7 @@ class _Pass:
         for delta in group:
             try:
                 with np.errstate(all="ignore"):  # overflow and NaN are results here
-                    summary = low_rank(delta, storages).summary(self.exact_to)
+                    summary = update_of(delta, storages).summary(self.exact_to)
                 self.summaries.add(delta.name, summary)
             except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
                 self.skips.add(delta.name, f"cannot be measured ({error})", "")
@@ -330,14 +337,23 @@ class _Skips:
 
 
 def _kurtosis_cost(delta: Delta) -> int:
-    d_out, d_in = delta.b.shape[0], math.prod(delta.a.shape[1:])
-    return kurtosis_cost(d_out, d_in, delta.rank if delta.rank <= EXACT_RANK else KURTOSIS_RANK)
+    if not measured_by_rank(delta):  # exact, whatever it is
+        return 0
+    return kurtosis_cost(*_sides(delta), delta.rank if delta.rank <= EXACT_RANK else KURTOSIS_RANK)
 
 
 def _working_bytes(delta: Delta, exact_to: int) -> int:
-    shorter = min(delta.b.shape[0], math.prod(delta.a.shape[1:]))
-    stored = sum(tensor.nbytes for tensor in factors(delta))
-    return stored + working_bytes(delta.rank, exact_to, shorter)
+    stored = sum(tensor.nbytes for tensor in factors(delta)) + extra_bytes(delta)
+    if not measured_by_rank(delta):
+        return stored
+    return stored + working_bytes(delta.rank, exact_to, min(_sides(delta)))
+
+
+def _sides(delta: Delta) -> tuple[int, int]:
+    """Return the lengths of the factors: of all groups where several updates share them."""
+    if delta.kind in FACTORED:
+        return delta.b.shape[0], math.prod(delta.a.shape[1:])
+    return delta.shape
 
 
 def _over_limits(delta: Delta, room: int) -> str:

@@ -76,10 +76,7 @@ class DensePlan:
 
 def factors(delta: Delta) -> Iterator[TensorInfo]:
     """Yield the tensors that a ΔW is computed from."""
-    yield delta.a
-    yield delta.b
-    if delta.diag is not None:
-        yield delta.diag
+    yield from delta.tensors
 
 
 def range_of(tensor: TensorInfo) -> Range:

@@ -79,11 +79,19 @@ class Convolutions(torch.nn.Module):
         self.norm = torch.nn.BatchNorm2d(8)
 
 
+class Odd(torch.nn.Module):
+    """A layer of odd sides. Never run."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = torch.nn.Linear(13, 9)
+
+
 BASES: Mapping[str, Callable[[], torch.nn.Module]] = {
     made.__name__: made
     for made in (
         llama, tied_llama, biased_llama, gpt2, opt, mixtral, gpt_oss, classifier, bert,
-        Convolutions,
+        Convolutions, Odd,
     )
 }  # fmt: skip
 

@@ -11,12 +11,13 @@ import peft
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 
+from adapterscan.formats.peft_types import ALL_PARTS
 from adapterscan.model import Severity
 from adapterscan.reading import read
 from adapterscan.rules.judging import load_rules
 from adapterscan.scan import scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
-from adapterscan.weighing.factors import low_rank
+from adapterscan.weighing.factors import update_of
 from tests.oracle.bases import base
 
 REVISION = "0" * 40
@@ -63,7 +64,7 @@ def make(variant, folder):
                 more = {"num_groups": 4}
             options[name] = getattr(peft, options[name])(**more)
     settings = replace(variant, config=options).settings()
-    save(prepared(variant, folder), settings, folder)
+    save(prepared(variant, folder), settings, folder, variant.size)
     return load(prepared(variant, folder), folder, variant.compared)
 
 
@@ -77,12 +78,12 @@ def prepared(variant, folder):
     return model
 
 
-def save(model, settings, folder):
+def save(model, settings, folder, size=0.1):
     """Wrap `model`, fill the adapter and save it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wrapped = peft.get_peft_model(model, settings)
-        fill(wrapped)
+        fill(wrapped, size=size)
         wrapped.save_pretrained(folder)
     pin(folder)
 
@@ -95,14 +96,14 @@ def load(model, folder, compared="merge"):
     return Made(folder, deltas_of(wrapped, compared), wrapped)
 
 
-def fill(wrapped, seed=1):
+def fill(wrapped, seed=1, size=0.1):
     """Give every parameter of the adapter values; what `init` decomposed from the base stays."""
     torch.manual_seed(seed)
     for name, parameter in wrapped.named_parameters():
-        if ".lora_" in name or "trainable_tokens_delta" in name:
+        if ALL_PARTS & set(name.split(".")):
             if "magnitude" in name or parameter.numel() == 0:
                 continue
-            parameter.data.copy_(torch.randn_like(parameter) * 0.1)  # in place: some are tied
+            parameter.data.copy_(torch.randn_like(parameter) * size)  # in place: some are tied
         elif "modules_to_save" in name:
             parameter.data.copy_(torch.randn_like(parameter))
 
@@ -186,7 +187,7 @@ def our_deltas(folder, adapter):
     storages = {(t.start, t.nbytes): data[t.start : t.end] for t in adapter.weights.tensors}
     parts = {}
     for delta in adapter.deltas:
-        parts.setdefault(delta.module, []).append(low_rank(delta, storages).dense())
+        parts.setdefault(delta.module, []).append(update_of(delta, storages).dense())
     return {name: np.stack(found) if len(found) > 1 else found[0] for name, found in parts.items()}
 
 

@@ -6,10 +6,13 @@ import pytest
 from adapterscan.formats.accounting import Role
 from adapterscan.probes.staging import stage
 from adapterscan.reading import read
+from adapterscan.scan import ScanOptions, scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
+from adapterscan.sources.base_shards import open_shards
 from tests.oracle.bases import base
-from tests.oracle.measure import error, fill, load, look, make, our_deltas, pin, save
-from tests.oracle.variants import OTHERS, QV, VARIANTS
+from tests.oracle.measure import error, fill, load, look, make, our_deltas, pin, rulebook, save
+from tests.oracle.test_onbase import saved
+from tests.oracle.variants import OTHERS, QV, REPLACING, VARIANTS
 
 TOLERANCE = 1e-5
 
@@ -60,6 +63,18 @@ def test_other_tuners_are_reported_as_not_analysed(kind, options, tmp_path):
     assert {item.role for item in ours.adapter.accounted} == {Role.ADAPTER}
     assert not ours.rules
     assert not ours.report.coverage.complete
+
+
+@pytest.mark.parametrize(("kind", "options"), REPLACING, ids=lambda value: str(value)[:20])
+def test_what_is_replaced_whole_is_compared_with_the_base(kind, options, tmp_path):
+    save(base("llama"), getattr(peft, kind)(**options), tmp_path / "adapter")
+    weights = open_shards(saved("llama", tmp_path / "base"), "base")
+    artifact = open_artifact(parse_ref(str(tmp_path / "adapter")), HubOptions())
+    assert not scan(artifact, rulebook()).coverage.complete
+    report = scan(artifact, rulebook(), options=ScanOptions(base=weights))
+    names = {"LNTuningConfig": "overwrite.moved", "TrainableTokensConfig": "token.moved"}
+    assert len([item for item in report.evidence if item.name == names[kind]]) == 2
+    assert report.coverage.complete
 
 
 def test_several_adapters_in_one_repository_are_read_each_by_its_own_config(tmp_path):

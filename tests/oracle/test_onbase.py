@@ -14,6 +14,7 @@ from adapterscan.sources.base_gguf import GgufBase
 from adapterscan.sources.base_shards import open_shards
 from tests.oracle.bases import base
 from tests.oracle.measure import load, make, rulebook
+from tests.oracle.tuners import TUNERS
 from tests.oracle.variants import VARIANTS
 
 NAMES = (
@@ -27,7 +28,7 @@ NAMES = (
     "DoRA",
     "DoRA, convolutions",
 )
-CHOSEN = [variant for variant in VARIANTS if variant.name in NAMES]
+CHOSEN = [*(variant for variant in VARIANTS if variant.name in NAMES), *TUNERS]
 
 
 def saved(name, folder):

@@ -31,6 +31,7 @@ class Variant:
     prepare: Callable[[Any], None] | None = None
     expected: frozenset[str] = frozenset()  # rules of medium or above that are right here
     complete: bool = True
+    size: float = 0.1  # of the values that it is filled with
     partial: str = ""  # what a Skipped must say although the scan is complete
 
     def settings(self):
@@ -231,21 +232,26 @@ VARIANTS = (
     Variant("BD-LoRA", config={"use_bdlora": "BdLoraConfig"}, compared="none", complete=False),
 )
 
+#: Types without a ΔW that follows from the file and the base.
 OTHERS = (
-    ("LoHaConfig", {"target_modules": list(QV)}),
-    ("LoKrConfig", {"target_modules": list(QV)}),
-    (
-        "IA3Config",
-        {"target_modules": ["k_proj", "down_proj"], "feedforward_modules": ["down_proj"]},
-    ),
-    ("VeraConfig", {"target_modules": ["q_proj"]}),
-    ("HRAConfig", {"target_modules": list(QV)}),
-    ("BOFTConfig", {"target_modules": list(QV)}),
-    ("OFTConfig", {"target_modules": list(QV), "oft_block_size": 8}),
-    ("FourierFTConfig", {"target_modules": list(QV), "n_frequency": 20}),
-    ("LNTuningConfig", {"target_modules": ["input_layernorm"]}),
-    ("MissConfig", {"target_modules": list(QV), "r": 4}),
-    ("RandLoraConfig", {"target_modules": list(QV), "r": 4}),
+    ("VeraConfig", {"target_modules": ["q_proj"], "save_projection": False}),
+    ("UniLoraConfig", {"target_modules": ["q_proj"]}),
+    ("OSFConfig", {"target_modules": list(QV)}),
+    ("PsoftConfig", {"target_modules": list(QV), "r": 4}),
+    ("PeanutConfig", {"target_modules": list(QV), "r": 4}),
+    ("FrodConfig", {"target_modules": ["q_proj"]}),
+    ("LilyConfig", {"target_modules": ["q_proj"], "r": 4}),
+    ("PolyConfig", {"target_modules": list(QV), "r": 4}),
+    ("BeftConfig", {"target_modules": list(QV)}),
     ("PromptTuningConfig", {"num_virtual_tokens": 4, "task_type": "CAUSAL_LM"}),
+    ("PromptEncoderConfig", {"num_virtual_tokens": 4, "task_type": "CAUSAL_LM"}),
+    ("PrefixTuningConfig", {"num_virtual_tokens": 4, "task_type": "CAUSAL_LM"}),
+    ("AdaptionPromptConfig", {"adapter_len": 4, "adapter_layers": 1, "task_type": "CAUSAL_LM"}),
+    ("TrainableTokensConfig", {"token_indices": [1, 2]}),
+)
+
+#: Types that replace what the base has, which is compared where it is at hand.
+REPLACING = (
+    ("LNTuningConfig", {"target_modules": ["input_layernorm"]}),
     ("TrainableTokensConfig", {"token_indices": [1, 2]}),
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -18,13 +19,17 @@ from adapterscan.detectors.onbase.naming import named
 from adapterscan.detectors.onbase.totals import Totals, module_evidence
 from adapterscan.errors import AdapterscanError, Unsupported
 from adapterscan.formats.deltas import Delta
+from adapterscan.formats.transforms import BY_KIND
+from adapterscan.formats.transforms.transform import Transform
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.onbase.base import BaseWeights, Names
 from adapterscan.onbase.fit import Fit, Mismatch, fit
-from adapterscan.onbase.matrix import Matrix
+from adapterscan.onbase.matrix import F32, Matrix
 from adapterscan.onbase.measure import Merged, measure, measure_by_profile
+from adapterscan.onbase.rowwise import measure_rows
 from adapterscan.reading import Contents, WeighedAdapter
 from adapterscan.text import plural, printable
+from adapterscan.updates.update import Update
 from adapterscan.weighing.factors import Factors
 
 #: Modules of one adapter that may mean the same weight: tied embeddings do. Names are free, and a
@@ -45,7 +50,8 @@ def each(contents: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
     if base is None:
         return
     yield from named(adapter.config, base.name)
-    if not adapter.deltas:
+    items: tuple[Delta | Transform, ...] = (*adapter.deltas, *adapter.transforms)
+    if not items:
         return
     if adapter.config.raw.get("layer_replication"):
         raise Unsupported(
@@ -56,8 +62,8 @@ def each(contents: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
     taken: Counter[str] = Counter()
     broken: AdapterscanError | None = None
     with Factors(contents.file(weighed.file), contents.sha256(weighed.file)) as factors:
-        for number, delta in enumerate(adapter.deltas):
-            contents.tell(f"comparing with the base, {number + 1} of {len(adapter.deltas)}")
+        for number, delta in enumerate(items):
+            contents.tell(f"comparing with the base, {number + 1} of {len(items)}")
             try:
                 found = _placed(delta, names, adapter.config.fan_in_fan_out)
                 if isinstance(found, Mismatch):
@@ -67,7 +73,11 @@ def each(contents: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
                 taken[found.tensor.name] += 1
                 if taken[found.tensor.name] > SHARED:
                     raise Unsupported(delta.name, "shares its weight with too many other modules")
-                measured = _measured(base, found, delta, factors)
+                measured = (
+                    _changed(base, found, delta, factors)
+                    if isinstance(delta, Transform)
+                    else _measured(base, found, delta, factors)
+                )
             except (Unsupported, ValueError) as error:
                 problems.add(delta.name, str(getattr(error, "reason", error)))
                 continue
@@ -82,11 +92,17 @@ def each(contents: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
     yield from totals.evidence(weighed.file)
     if broken is not None:
         raise broken
-    problems.tell(weighed.file, len(adapter.deltas))
+    problems.tell(weighed.file, len(items))
 
 
-def _placed(delta: Delta, names: Names, fan_in_fan_out: bool) -> Fit | Mismatch:
+def _placed(delta: Delta | Transform, names: Names, fan_in_fan_out: bool) -> Fit | Mismatch:
     """Return how a ΔW lies on the base. Raises Unsupported."""
+    if isinstance(delta, Transform):
+        tensor = names.weight(delta.module)
+        if tensor is None or len(tensor.shape) != 2:
+            what = "no weight in the base by that name" if tensor is None else "no matrix there"
+            raise Unsupported(delta.module, f"has {what}")
+        return Fit(tensor, transposed=fan_in_fan_out)
     if delta.kind in _KINDS:
         raise Unsupported(delta.name, _KINDS[delta.kind])
     tensor = names.weight(delta.module)
@@ -97,20 +113,41 @@ def _placed(delta: Delta, names: Names, fan_in_fan_out: bool) -> Fit | Mismatch:
 
 def _measured(base: BaseWeights, found: Fit, delta: Delta, factors: Factors) -> Merged:
     """Measure one module. Raises Unsupported, ValueError, LinAlgError, or what the base does."""
-    update = found.laid(factors.of(delta))
+    update = found.laid(factors.update(delta))
+    low = update.low_rank()
     known = base.leading(found.tensor.name)
-    if delta.magnitude is None and known is not None:
-        return measure_by_profile(known.turned() if found.transposed else known, update)
+    if delta.magnitude is None and known is not None and low is not None:
+        return measure_by_profile(known.turned() if found.transposed else known, low)
     if delta.magnitude is not None and found.swapped:
         raise Unsupported(delta.name, "is an embedding under DoRA, which is not compared yet")
     magnitude = factors.values(delta.magnitude) if delta.magnitude is not None else None
     if not found.tensor.numel:
         raise Unsupported(delta.name, "lies on a weight without elements")
     matrix = Matrix(base, found.tensor, transposed=found.transposed)
-    return measure(matrix, update, magnitude)
+    if low is None:
+        return measure_rows(matrix, partial(_rows_of, update))
+    return measure(matrix, low, magnitude)
 
 
-def _mismatch(file: str, delta: Delta, found: Mismatch) -> Evidence:
+def _changed(base: BaseWeights, found: Fit, transform: Transform, factors: Factors) -> Merged:
+    """Measure what changes a weight by itself. Raises as `_measured` does."""
+    if not found.tensor.numel:
+        raise Unsupported(transform.module, "lies on a weight without elements")
+    matrix = Matrix(base, found.tensor, transposed=found.transposed)
+    arrays = factors.arrays(transform)
+    change = BY_KIND[transform.kind].change(transform, arrays, matrix)
+    if callable(change):
+        return measure_rows(matrix, change)
+    low = change.low_rank()
+    return measure(matrix, low) if low else measure_rows(matrix, partial(_rows_of, change))
+
+
+def _rows_of(update: Update, start: int, block: F32) -> F32:
+    """Return the rows of a ΔW that does not depend on W."""
+    return update.rows(start, start + len(block)).astype(np.float32)
+
+
+def _mismatch(file: str, delta: Delta | Transform, found: Mismatch) -> Evidence:
     return Evidence(
         "base.shape_mismatch",
         Subject("module", file, delta.name),

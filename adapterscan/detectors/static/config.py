@@ -26,6 +26,8 @@ from adapterscan.formats.targeting import (
     pattern_fields,
     probe_patterns,
 )
+from adapterscan.formats.tuners import TUNERS
+from adapterscan.formats.tuners.tuner import alpha_for
 from adapterscan.model import Artifact, Evidence, FileKind, Need, Scalar, Subject
 from adapterscan.reading import Contents, WeighedAdapter
 from adapterscan.text import printable
@@ -110,7 +112,10 @@ def _effective_scaling(weighed: WeighedAdapter) -> Iterator[Evidence]:
     adapter, config = weighed.adapter, weighed.adapter.config
     if not config.path or not adapter.deltas:
         return
-    told = [abs(scale) for scale in _declared_scales(config)[1].values()]
+    tuner = TUNERS.get(config.peft_type)
+    if tuner is not None and tuner.alpha is None:  # nothing in the config scales it
+        return
+    told = [abs(scale) for scale in _declared_scales(config)[1].values()] if tuner is None else []
     smallest = _smallest(delta.scaling for delta in adapter.deltas)
     ordered = sorted(adapter.deltas, key=_scale_size)
     for delta in (ordered[-1], ordered[0]):
@@ -119,6 +124,8 @@ def _effective_scaling(weighed: WeighedAdapter) -> Iterator[Evidence]:
             continue
         told.append(size)
         alpha = alpha_of(config, adapter.patterns, delta.module)
+        if tuner is not None and tuner.alpha is not None:
+            alpha = alpha_for(config, adapter.patterns, delta.module, tuner.alpha)
         subject = Subject("module", weighed.file, delta.name)
         yield _scale(subject, delta.scaling, alpha, smallest)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from adapterscan.detectors.detector import Detector
 from adapterscan.formats.accounting import Role
+from adapterscan.formats.deltas import FACTORED
 from adapterscan.formats.targeting import declared_rank
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.reading import Contents, WeighedAdapter
@@ -37,6 +38,8 @@ def _structure(weighed: WeighedAdapter) -> Iterator[Evidence]:
     if not adapter.config.path or adapter.config.peft_type == "ADALORA":  # prunes ranks by itself
         return
     for delta in adapter.deltas:
+        if delta.kind not in FACTORED:  # ΔW has another rank than the config's r
+            continue
         declared = declared_rank(adapter.config, adapter.patterns, delta.module)
         if declared is not None and declared != delta.rank and delta.part == 0:
             yield Evidence(
