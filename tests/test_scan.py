@@ -65,6 +65,7 @@ def test_where_no_adapter_was_read_only_names_hashes_and_documents_were_inspecte
     assert inspected <= {
         "content hashes and names", "code, import and code hooks", "configuration",
         "names against those of known owners", "secrets and personal traces in texts",
+        "files and repositories that the config names", "how much the configuration asks for",
     }  # fmt: skip
 
 

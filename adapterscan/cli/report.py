@@ -31,9 +31,13 @@ def report(
 ) -> None:
     """Write a JSON report in other formats. Nothing is scanned; ends as the scan ended."""
     with explained():
-        from adapterscan.report_file import read_report
+        from adapterscan.report_file import not_ours, read_report
 
         places = wanted(format or (), output or ())
         outcome = read_report(file)
-        write_outcome(outcome, places, tuple(rule_book(rules or ())), Style(color, verbose))
+        book, style = tuple(rule_book(rules or ())), Style(color, verbose)
+        try:
+            write_outcome(outcome, places, book, style)
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError):
+            raise not_ours(file) from None  # facts of another shape than ours
         raise SystemExit(outcome.exit_code)
