@@ -534,6 +534,7 @@ _UNSEEN = frozenset(
         "unreadable_container",
         "nested_too_deep",
         "compression_method",
+        "bad_compression",
         "trailing_bytes",
     }
 )

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from adapterscan.model_card import card_text, set_apart
-
 from adapterscan.calibration import read_reference
 from adapterscan.detectors import BUILT_IN
 from adapterscan.errors import AdapterscanError
@@ -23,6 +21,7 @@ from adapterscan.formats import chat_templates, strict_json
 from adapterscan.formats.config import CONFIG_LIMIT, read_config
 from adapterscan.formats.gguf import read_gguf
 from adapterscan.formats.hooks import find_hooks
+from adapterscan.formats.model_card import card_text, set_apart
 from adapterscan.formats.patterns import keyed, match_all, saved
 from adapterscan.formats.pickle_facts import pickle_facts
 from adapterscan.formats.pickle_file import find_pickles
