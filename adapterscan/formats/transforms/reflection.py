@@ -21,14 +21,16 @@ from adapterscan.lowrank import F64, LowRank
 from adapterscan.updates.update import RANK_LIMIT
 from adapterscan.updates.weight import Weight, times, turned_times
 
+_VALUES = 1 << 21  # of all reflections of one weight
+
 
 def locate_hra(site: Site) -> Transform:
     """Return the reflections of a module (d_in, r)."""
     (vectors,) = site.matrices("hra_u")
     if not vectors.numel:
         raise Unfit(f"has reflections of shape {vectors.shape}")
-    if vectors.shape[1] > RANK_LIMIT:
-        raise Unfit(f"has rank {vectors.shape[1]:,}, over the limit of {RANK_LIMIT:,}", "unread")
+    if vectors.shape[1] > RANK_LIMIT or vectors.numel > _VALUES:
+        raise Unfit(f"has reflections of shape {vectors.shape}, over the limit", "unread")
     straight = site.config.raw.get("apply_GS") is True
     return Transform(site.module, "hra", (vectors,), {"straight": straight})
 
@@ -41,8 +43,8 @@ def _reflected(what: Transform, arrays: Sequence[Values]) -> tuple[F64, F64]:
     """
     vectors = wide(arrays[0])
     if what.settings["straight"]:
-        vectors = wide(np.linalg.qr(vectors)[0])
-        return -2 * vectors, vectors
+        gram = vectors.T @ vectors
+        return -2 * wide(np.linalg.solve(gram, vectors.T)).T, vectors
     vectors = vectors / np.linalg.norm(vectors, axis=0)
     upper = np.triu(vectors.T @ vectors, 1) + 0.5 * np.eye(vectors.shape[1])
     return -wide(np.linalg.solve(upper.T, vectors.T)).T, vectors
