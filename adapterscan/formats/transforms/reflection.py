@@ -4,7 +4,8 @@ HRA's H is a product of Householder reflections I − 2ûûᵀ: H = I + L·Vᵀ 
 that ΔW = (W·L)·Vᵀ takes one pass over W. DEFT removes what W does in a subspace of its outputs, and
 adds something else: ΔW = Q·(R − Pᵀ·W).
 Source: Yuan et al. 2024, "Bridging the gap between low-rank and orthogonal adaptation via
-Householder reflection" (HRA); Bischof and Van Loan 1987, the WY form; peft 0.21.2,
+Householder reflection" (HRA); Bischof and Van Loan 1987, the WY form; Walker
+1988, its S; peft 0.21.2,
 `tuners/hra/layer.py`, `tuners/deft/layer.py`, `get_delta_weight`.
 """
 
@@ -20,34 +21,33 @@ from adapterscan.lowrank import F64, LowRank
 from adapterscan.updates.update import RANK_LIMIT
 from adapterscan.updates.weight import Weight, times, turned_times
 
+_VALUES = 1 << 21  # of all reflections of one weight
+
 
 def locate_hra(site: Site) -> Transform:
     """Return the reflections of a module (d_in, r)."""
     (vectors,) = site.matrices("hra_u")
     if not vectors.numel:
         raise Unfit(f"has reflections of shape {vectors.shape}")
-    if vectors.shape[1] > RANK_LIMIT:
-        raise Unfit(f"has rank {vectors.shape[1]:,}, over the limit of {RANK_LIMIT:,}", "unread")
+    if vectors.shape[1] > RANK_LIMIT or vectors.numel > _VALUES:
+        raise Unfit(f"has reflections of shape {vectors.shape}, over the limit", "unread")
     straight = site.config.raw.get("apply_GS") is True
     return Transform(site.module, "hra", (vectors,), {"straight": straight})
 
 
 def _reflected(what: Transform, arrays: Sequence[Values]) -> tuple[F64, F64]:
-    """Return L and V (d_in, r) with H = I + L·Vᵀ."""
+    """Return L and V (d_in, r) with H = I + L·Vᵀ.
+
+    L = −V·S⁻¹, where S is ½ on its diagonal and VᵀV above it; where PEFT makes V orthogonal, by
+    Gram and Schmidt, only what it spans counts.
+    """
     vectors = wide(arrays[0])
-    rank = vectors.shape[1]
     if what.settings["straight"]:
-        for at in range(rank):  # Gram and Schmidt as PEFT does it: one after the other
-            for before in range(at):
-                vectors[:, at] -= (vectors[:, before] @ vectors[:, at]) * vectors[:, before]
-            vectors[:, at] /= np.linalg.norm(vectors[:, at])
-        return -2 * vectors, vectors
+        gram = vectors.T @ vectors
+        return -2 * wide(np.linalg.solve(gram, vectors.T)).T, vectors
     vectors = vectors / np.linalg.norm(vectors, axis=0)
-    left = np.zeros_like(vectors)
-    for at in range(rank):
-        one = vectors[:, at]
-        left[:, at] = -2 * (one + left[:, :at] @ (vectors[:, :at].T @ one))
-    return left, vectors
+    upper = np.triu(vectors.T @ vectors, 1) + 0.5 * np.eye(vectors.shape[1])
+    return -wide(np.linalg.solve(upper.T, vectors.T)).T, vectors
 
 
 def change_hra(what: Transform, arrays: Sequence[Values], weight: Weight) -> LowRank:

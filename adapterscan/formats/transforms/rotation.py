@@ -22,7 +22,7 @@ from adapterscan.updates.update import RANK_LIMIT
 from adapterscan.updates.weight import F32, Rows, Weight
 
 _TERMS = 64  # of the series; PEFT's default is 5
-_ELEMENTS = 1 << 22  # of all blocks
+_ELEMENTS = 1 << 21  # of all blocks
 _WORK = 1 << 33  # multiply-adds of all blocks
 
 
@@ -33,11 +33,11 @@ def locate_oft(site: Site) -> Transform:
     size = (1 + math.isqrt(1 + 8 * count)) // 2
     if size * (size - 1) // 2 != count or not blocks or not count:
         raise Unfit(f"has blocks of {count:,} values, which no skew matrix has")
-    _require_small(blocks, size)
     config = site.config
     terms = whole(config, "num_cayley_neumann_terms", 5)
     if terms > _TERMS:
         raise Unfit(f"takes {terms:,} terms of a series, over the limit of {_TERMS}", "unread")
+    _require_small(blocks, size, terms)
     settings = {
         "size": size, "share": config.raw.get("block_share") is True,
         "series": terms if config.raw.get("use_cayley_neumann", True) is not False else 0,
@@ -46,10 +46,10 @@ def locate_oft(site: Site) -> Transform:
     return Transform(site.module, "oft", (skew,), settings)
 
 
-def _require_small(blocks: int, size: int) -> None:
+def _require_small(blocks: int, size: int, terms: int = 1) -> None:
     if size > RANK_LIMIT:
         raise Unfit(f"has blocks of {size:,}, over the limit of {RANK_LIMIT:,}", "unread")
-    if blocks * size**2 > _ELEMENTS or blocks * size**3 > _WORK:
+    if blocks * size**2 > _ELEMENTS or blocks * size**3 * max(1, terms) > _WORK:
         raise Unfit(f"has {blocks:,} blocks of {size:,}, over the limit of work", "unread")
 
 
