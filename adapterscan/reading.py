@@ -26,7 +26,7 @@ from adapterscan.formats.peft import Adapter, build_adapter
 from adapterscan.formats.peft_types import PARTS
 from adapterscan.formats.reader import SourceFile
 from adapterscan.formats.safetensors import read_safetensors
-from adapterscan.formats.sniff import COULD_HIDE_PICKLES, parse_lfs_pointer, sniff
+from adapterscan.formats.sniff import COULD_HIDE_PICKLES, is_unsettled, parse_lfs_pointer, sniff
 from adapterscan.formats.tensors import WeightFile
 from adapterscan.model import (
     Artifact,
@@ -278,8 +278,9 @@ def _dispatch(
 
 def _read_other(contents: Contents, file: File, source: SourceFile, outcome: _Outcome) -> None:
     """Look into what no adapter loader reads by itself: a script or a config can name any file."""
-    container = sniff(source.read(0, HEAD_BYTES))
-    if container in COULD_HIDE_PICKLES:
+    head = source.read(0, HEAD_BYTES)
+    unsettled = (container := sniff(head)) in ("text", "unknown") and is_unsettled(head)
+    if container in COULD_HIDE_PICKLES or unsettled:
         _find_pickles(contents, file, source)
     elif file.path.lower().endswith(".json") and source.size <= _SIDE_DOCUMENT_LIMIT:
         parsed: object = None

@@ -9,41 +9,51 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 
-from adapterscan.formats.pickle_values import Call, Global, Pairs, Value
+from adapterscan.formats.pickle_values import Call, Pairs, Value
 
-_CODE = re.compile(r"[<>|=]?([?biufcSUVmM])(\d{1,6})(?:\[\w+\])?")
+_CODE = re.compile(r"[<>|=]?([?biufcSUVmMO])(\d{1,6})(?:\[\w+\])?")
 #: What joblib puts in the place of an array.
 WRAPPER = ("joblib.numpy_pickle", "NumpyArrayWrapper")
 
 
-def end_of_array(target: Value, state: Value, data: bytes, at: int) -> int:
-    """Return where the opcodes go on when BUILD, which ends at `at`, gave `state` to a wrapper.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something other than opcodes follows BUILD."""
 
-    0 when `target` is something else, or its state does not tell. Arrays of objects are pickles
-    of their own and are read as they come.
+    start: int
+    end: int  # where the opcodes go on; unknown, and `start`, for a pickle
+    pickled: bool  # an array of objects: a whole pickle, with a memo of its own
+
+
+def array_behind(target: Value, state: Value, data: bytes, at: int) -> Place | None:
+    """Return what follows when BUILD, which ends at `at`, gave `state` to joblib's wrapper.
+
+    None when `target` is something else, or its state does not tell.
     """
-    if not isinstance(target, Call) or not isinstance(target.target, Global):
-        return 0
-    if (target.module, target.name) != WRAPPER or not isinstance(state, Pairs):
-        return 0
+    if not isinstance(target, Call) or (target.module, target.name) != WRAPPER:
+        return None
+    if not isinstance(state, Pairs):
+        return None
     fields = {key: value for key, value in state.items if isinstance(key, str)}
-    shape, size = fields.get("shape"), _item_size(fields.get("dtype"))
-    if not isinstance(shape, tuple) or not size:
-        return 0
-    if not all(type(length) is int and 0 <= length < 1 << 40 for length in shape):
-        return 0
+    shape, code = fields.get("shape"), _code(fields.get("dtype"))
+    if not isinstance(shape, tuple) or code is None:
+        return None
+    if code[1] == "O":
+        return Place(at, at, pickled=True)
+    if len(shape) > 64 or not all(type(n) is int and 0 <= n < 1 << 40 for n in shape):
+        return None
+    start = at
     if fields.get("numpy_array_alignment_bytes") is not None:
         at += 1 + data[at] if at < len(data) else 1  # how much padding, then the padding
-    return at + math.prod(shape) * size
+    size = int(code[2]) * (4 if code[1] == "U" else 1)
+    return Place(start, at + math.prod(shape) * size, pickled=False)
 
 
-def _item_size(dtype: Value) -> int:
-    """Return the bytes of one number, 0 when `dtype` is no plain call of `numpy.dtype`."""
+def _code(dtype: Value) -> re.Match[str] | None:
+    """Return the type code in a plain call of `numpy.dtype`: its kind and the bytes of an item."""
     if not isinstance(dtype, Call) or not dtype.is_to("numpy", "dtype"):
-        return 0
+        return None
     first = dtype.args[0] if isinstance(dtype.args, tuple) and dtype.args else None
-    found = _CODE.fullmatch(first) if isinstance(first, str) else None
-    if found is None:
-        return 0
-    return int(found[2]) * (4 if found[1] == "U" else 1)
+    return _CODE.fullmatch(first) if isinstance(first, str) else None

@@ -43,12 +43,13 @@ _HEAD = 4096
 _HEAD_LIMITS = Limits(opcodes=20_000)
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _PICKLE_NAMES = (".pkl", ".pickle", ".pck", ".pcl", ".joblib", ".dill")
+_ZFILE_HEAD = 21  # "ZF" and the length as text, before the zlib stream
 _ARRAY = b"\x93NUMPY"
 _MOST_ARRAYS = 1000
 _PIECE = 1 << 20
 _LEGACY_TAR = frozenset({"storages", "tensors", "pickle"})
 _UNREADABLE = frozenset({"7z", "rar", "zstd", "lz4"})
-_NESTED = frozenset({"zip", "tar", "npy", "gzip", "bzip2", "xz", "lzma"}) | _UNREADABLE
+_NESTED = frozenset({"zip", "tar", "npy", "gzip", "bzip2", "xz", "lzma", "zfile"}) | _UNREADABLE
 _MOST_STREAMS = 100  # compressed, one after the other
 _BAD_COMPRESSION = (zlib.error, OSError, lzma.LZMAError, EOFError)
 _DEEPEST = 5  # archives in archives; each one takes of _MOST_BYTES
@@ -156,7 +157,7 @@ class _Search:
             self.tar(source, name, depth)
         elif container == "npy":
             self.array(source, name)
-        elif container in ("gzip", "bzip2", "xz", "lzma", "zlib"):
+        elif container in ("gzip", "bzip2", "xz", "lzma", "zlib", "zfile"):
             self.compressed(source, name, container, depth)
         elif container in _UNREADABLE:
             self.note(ArchiveDefect("unreadable_container", f"{container} is not read"), name)
@@ -366,8 +367,15 @@ def _follow(data: bytes, at: int, limits: Limits) -> tuple[Disassembly, int]:
     rest = Limits(opcodes=max(0, left[0]), memory=max(0, left[1]))
     skipping = disassemble(data, at, rest, arrays=True)
     whole, other = (skipping, plain) if skipping.complete else (plain, skipping)
-    known = {item.position for item in whole.globals}
-    more = [item for item in other.globals if item.position not in known and _is_named(item)]
+    known = {item.position: (item.module, item.name) for item in whole.globals}
+    more = [
+        item
+        for item in other.globals
+        if _is_named(item)
+        # an array of objects has a memo of its own, which gives names that plain reading mistakes
+        and (item.position not in known or is_blocked(item.module, item.name))
+        and known.get(item.position) != (item.module, item.name)
+    ]
     places = {step.position for step in whole.reaches}
     both = replace(
         whole,
@@ -401,6 +409,7 @@ def _decompress(raw: bytes, container: str) -> tuple[bytes, bool]:
     Streams that follow one another count as one, as the standard library reads them.
     """
     content = b""
+    raw = raw[_ZFILE_HEAD:] if container == "zfile" else raw
     for _ in range(_MOST_STREAMS):
         room = _LONGEST_PICKLE - len(content)
         if room <= 0:
@@ -420,7 +429,7 @@ def _decompress(raw: bytes, container: str) -> tuple[bytes, bool]:
 
 
 def _decompressor(container: str) -> Any:
-    if container in ("gzip", "zlib"):
+    if container in ("gzip", "zlib", "zfile"):
         return zlib.decompressobj(47)
     if container == "bzip2":
         return bz2.BZ2Decompressor()

@@ -235,7 +235,9 @@ _TRAINER = (
 # Argument dataclasses of training frameworks: too many to list, and new ones with every release.
 _TRAINER_PATTERNS = (
     re.compile(r"trl\.(trainer|experimental)(\.\w+)*\.[A-Z]\w*(Config|Arguments)"),
+    re.compile(r"trl\.trainer(\.\w+)*_config\._?[A-Z]\w*"),  # FDivergenceType, _BaseConfig
     re.compile(r"trl\.trainer\.utils\.OnPolicyConfig"),
+    re.compile(r"sentence_transformers(\.\w+)*\.(training_args|sampler)\.[A-Z]\w*"),
     re.compile(r"(llamafactory|llmtuner)\.hparams\.\w+\.[A-Z]\w*Arguments"),
     re.compile(r"axolotl\.core\.training_args(_base)?\.[A-Z]\w*(Config|Arguments)"),
     re.compile(r"swift\.(trainers|llm)(\.\w+)*\.[A-Z]\w*(Config|Arguments)"),

@@ -8,11 +8,11 @@ facts stay, the misuse is recorded as `Defect`, and we go on so that later names
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from sys import getsizeof
 from typing import Any
 
-from adapterscan.formats.joblib_arrays import end_of_array
+from adapterscan.formats.joblib_arrays import Place, array_behind
 from adapterscan.formats.pickle_opcodes import LexicalError, Opaque, lex
 from adapterscan.formats.pickle_values import (
     NOTHING,
@@ -94,7 +94,7 @@ def disassemble(
     machine = _Machine(limits or Limits())
     value: Value = Opaque("no value")
     count, end, complete = 0, start, False
-    at, skipped = start, 0
+    at, behind = start, None
     try:
         while not complete:
             for name, argument, position in lex(data, at):
@@ -108,9 +108,11 @@ def disassemble(
                     value, end, complete = machine.pop(), position + 1, True
                     break
                 _HANDLERS[name](machine, argument)
-                if arrays and name == "BUILD" and (skipped := machine.skipped(data)):
+                if arrays and name == "BUILD" and (behind := machine.behind(data)):
                     break
-            at = skipped
+            if behind and not complete:
+                at, done = machine.pass_over(data, behind, count)
+                count += done
     except LexicalError as error:
         machine.fail(error.code, error.reason, error.position, error.reach)
         end = error.position
@@ -210,9 +212,24 @@ class _Machine:
             self.follow(given[0], given[2], relays - 1)
         _hand_over(given)
 
-    def skipped(self, data: bytes) -> int:
-        """Return where opcodes go on when BUILD is followed by the numbers of an array, else 0."""
-        return end_of_array(self.top(), self.state, data, self.position + 1)
+    def behind(self, data: bytes) -> Place | None:
+        """Return what follows the BUILD just done, when that is an array of joblib."""
+        return array_behind(self.top(), self.state, data, self.position + 1)
+
+    def pass_over(self, data: bytes, place: Place, count: int) -> tuple[int, int]:
+        """Return where the opcodes go on behind an array, and how many opcodes were in it."""
+        if not place.pickled:
+            return place.end, 0
+        left = max(0, self.limits.opcodes - count), max(0, self.limits.memory - self.spent)
+        inner = disassemble(
+            data, place.start, replace(self.limits, opcodes=left[0], memory=left[1])
+        )
+        self.globals += inner.globals
+        self.reaches += inner.reaches
+        self.spend(inner.memory)
+        if inner.defect is not None and self.defect is None:
+            self.defect = inner.defect
+        return inner.end if inner.complete else len(data), inner.opcodes
 
     def reach(self, kind: str, target: Value, args: Value, source: Global | None = None) -> None:
         if len(self.reaches) < self.limits.reaches and not isinstance(target, Opaque):

@@ -10,7 +10,7 @@ from adapterscan.formats.sniff import is_tar
 from adapterscan.formats.zip_archive import Source
 
 _BLOCK = 512
-_MOST_ENTRIES = 1000
+_MOST_ENTRIES = 20_000
 _LONGEST_EXTENSION = 1 << 16  # of a PAX header or a GNU long name
 _PIECE = 64 << 10
 _MOST_SEARCHED = 4 << 20  # bytes behind the end that are looked through for further headers
@@ -37,7 +37,7 @@ class TarRest:
 
 
 def tar_entries(source: Source) -> Iterator[TarEntry | TarRest]:
-    """Yield up to 1,000 entries, with names and sizes as PAX and GNU extensions correct them.
+    """Yield up to 20,000 entries, with names and sizes as PAX and GNU extensions correct them.
 
     Readers stop at the first block that is no header, or skip on to the next: what is found there
     is yielded as not expected, and bytes that are neither zero nor an entry as `TarRest`.
@@ -64,6 +64,8 @@ def tar_entries(source: Source) -> Iterator[TarEntry | TarRest]:
             yield TarEntry(name.removeprefix("./"), start, size, expected)
             corrected = {}
         at = start + (size + _BLOCK - 1) // _BLOCK * _BLOCK
+    if at < source.size:
+        yield TarRest(at, source.size - at)
 
 
 def _number(field: bytes) -> int:

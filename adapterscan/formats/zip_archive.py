@@ -163,9 +163,9 @@ def read_member(
         except zlib.error as error:
             return raw, (ArchiveDefect("bad_compression", str(error), name),)
     elif member.method in (12, 14):
-        data, ended, error = _unpacked(raw, member.method, limit)
-        if error:
-            return data or raw, (ArchiveDefect("bad_compression", error, name),)
+        data, ended, failed = _unpacked(raw, member.method, limit)
+        if failed:
+            return data or raw, (ArchiveDefect("bad_compression", failed, name),)
     else:
         return raw, (ArchiveDefect("compression_method", f"method {member.method}", name),)
     if not ended:

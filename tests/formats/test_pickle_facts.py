@@ -120,6 +120,7 @@ HIDEOUTS = {
     "end record in a comment": zipped({"a/data.pkl": ATTACK})[:-2]
     + b"\x16\0PK\x05\x06"
     + bytes(18),
+    "joblib before 0.10": b"ZF" + b"0x20".ljust(19) + zlib.compress(ATTACK),
     "npy behind an npy": array("<f4", b"\0\0\x80?") + array("|O", ATTACK),
     "with a long tail": zipped({"a/data.pkl": ATTACK + bytes(100_000)}),
     "after a long run-up": b"\x80\x04" + b"N0" * 200_000 + EXEC + STOP,

@@ -19,6 +19,8 @@ TRAINER = [
     ("torch", "device"), ("trl.trainer.sft_config", "SFTConfig"),
     ("numpy.core.multiarray", "_reconstruct"), ("numpy", "dtype"), ("_codecs", "encode"),
     ("pathlib", "PosixPath"), ("argparse", "Namespace"), ("datetime", "timedelta"),
+    ("trl.trainer.dpo_config", "FDivergenceType"), ("trl.trainer.base_config", "_BaseConfig"),
+    ("sentence_transformers.base.sampler", "BatchSamplers"),
     ("random", "Random"), ("joblib.numpy_pickle", "NumpyArrayWrapper"),
 ]  # fmt: skip
 DANGEROUS = [
