@@ -234,6 +234,7 @@ class _Search:
 
     def member(self, source: Source, member: Member, name: str, depth: int) -> None:
         path = f"{name}/{member.name}" if name else member.name
+        self.room -= _HEAD if depth else 0  # archives in archives multiply what is looked at
         named = member.name.lower().endswith(_PICKLE_NAMES)
         if member.method != 0:
             head, _ = read_member(source, member, _HEAD)

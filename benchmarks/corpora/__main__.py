@@ -84,6 +84,8 @@ def _written(wanted: Sequence[Sample]) -> Iterator[list[Path]]:
             place = Path(folder) / str(number)
             place.mkdir()
             (place / one.file).write_bytes(one.data)
+            if one.config:
+                (place / "adapter_config.json").write_bytes(one.config)
             files.append(place / one.file)
         yield files
 

@@ -46,7 +46,9 @@ def samples(home: Path) -> Iterator[Sample]:
         for path in sorted(folder.rglob("*")):
             if path.suffix in _KINDS:
                 name = path.relative_to(folder).as_posix()
-                yield Sample(group, name, path.name, path.read_bytes(), "benign")
+                config = path.with_name("adapter_config.json")
+                beside = config.read_bytes() if config.is_file() else b""
+                yield Sample(group, name, path.name, path.read_bytes(), "benign", config=beside)
     yield from islice(_saved(home), 0, None, EVERY // 2)
 
 

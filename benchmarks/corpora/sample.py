@@ -20,6 +20,7 @@ class Sample:
     data: bytes
     truth: Truth = "attack"
     why: str = ""
+    config: bytes = b""  # of the adapter_config.json beside it
 
     @property
     def key(self) -> str:
