@@ -12,7 +12,7 @@ from adapterscan.formats.pickle_facts import pickle_facts
 from adapterscan.formats.pickle_file import find_pickles
 from adapterscan.formats.reader import SourceFile
 from adapterscan.model import FileKind, Finding, Severity
-from adapterscan.rules import judge, load_rules
+from adapterscan.rules.judging import judge, load_rules
 from adapterscan.sources.kinds import file_kind
 from benchmarks.corpora import containers, followed, names, page, results, routes, tampered
 from benchmarks.corpora.sample import Sample
