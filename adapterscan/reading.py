@@ -386,7 +386,7 @@ def _read_container(
     head = source.read(0, HEAD_BYTES)
     container = sniff(head)
     suffix = PurePosixPath(file.path).suffix.lower()
-    if container == "lfs-pointer":
+    if container == "lfs-pointer" and source.size < HEAD_BYTES:  # longer: it only begins like one
         raise _pointer(contents, file, head)
     pickles: PickleFile | None = None
     if container not in _NO_PICKLES or (suffix not in _PLAIN_SUFFIXES and container != "empty"):

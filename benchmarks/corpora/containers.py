@@ -253,9 +253,9 @@ def _polyglots(adapter: bytes) -> _Files:
         "benign pickle, then a zip": ("adapter_model.bin", BENIGN + inner),
         "safetensors, then a zip": ("adapter_model.safetensors", safe + inner),
         "pickle that begins like safetensors": (
-            "adapter_model.safetensors", b"U\x0a\0\0\0\0\0\0{ 01" + RUN + STOP
+            "adapter_model.bin", b"U\x0a\0\0\0\0\0\0{ 01" + RUN + STOP
         ),
-        "pickle that begins like GGUF": ("adapter.gguf", b"GGUF01234" + RUN + STOP),
+        "pickle that begins like GGUF": ("adapter_model.bin", b"GGUF01234" + RUN + STOP),
         "pickle that begins like text": ("readme.bin", b"(S'# Read me'\n0" + RUN + STOP),
         "pickle that begins like JSON": ("adapter_model.bin", b"}" + RUN + STOP),
         "text, then a zip": ("adapter_model.bin", NOTE + inner),

@@ -34,7 +34,8 @@ def page() -> str:
         absent=", ".join(run["absent"]) or "nothing",
         alarms=_table(_by_group(bad, "found")), endings=_table(_endings(bad)), missed=_missed(bad),
         followed=_table(_one_by_one([row for row in bad if row.group == "followed"])),
-        false_alarms=_table(_by_group(good, "found")), noted=_table(_by_group(good, "noted")),
+        false_alarms=_table(_by_group(good, "found")), accused=_accused(good),
+        noted=_table(_by_group(good, "noted")),
         looks=_table(_one_by_one(inert, why=True)),
     )  # fmt: skip
 
@@ -77,6 +78,18 @@ def _one_by_one(rows: Sequence[Row], *, why: bool = False) -> list[dict[str, Any
          **({"why": row.why} if why else {})}
         for row in rows
     ]  # fmt: skip
+
+
+def _accused(good: Sequence[Row]) -> str:
+    """Return a line for each benign file that we raise an alarm for."""
+    reasons = explained()
+    accused = [row for row in good if row.answers[_NAMES[0]].verdict == "found"]
+    lines = [
+        f"- `{row.name}` ({row.answers[_NAMES[0]].said}): "
+        f"{reasons.get(row.group, {}).get(row.name, '**not explained**')}"
+        for row in accused
+    ]
+    return "\n".join(("Ours:", "", *lines)) if lines else "Ours: none."
 
 
 def _missed(bad: Sequence[Row]) -> str:
