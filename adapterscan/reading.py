@@ -42,7 +42,7 @@ from adapterscan.formats.peft_types import COMPARED_WHOLE, NO_DELTA, PARTS, TOKE
 from adapterscan.formats.reader import SourceFile
 from adapterscan.formats.safetensors import read_safetensors
 from adapterscan.formats.scripts import TEXT_LIMIT, TEXTS_LIMIT, code_facts
-from adapterscan.formats.sniff import COULD_HIDE_PICKLES, parse_lfs_pointer, sniff
+from adapterscan.formats.sniff import COULD_HIDE_PICKLES, is_unsettled, parse_lfs_pointer, sniff
 from adapterscan.formats.tensors import WeightFile
 from adapterscan.model import (
     Artifact,
@@ -330,9 +330,10 @@ def _dispatch(
 
 def _read_other(contents: Contents, file: File, source: SourceFile, outcome: _Outcome) -> None:
     """Look into what no adapter loader reads by itself: a script or a config can name any file."""
-    container = sniff(source.read(0, HEAD_BYTES))
     _look_for_code(contents, file, source)
-    if container in COULD_HIDE_PICKLES:
+    head = source.read(0, HEAD_BYTES)
+    unsettled = (container := sniff(head)) in ("text", "unknown") and is_unsettled(head)
+    if container in COULD_HIDE_PICKLES or unsettled:
         _find_pickles(contents, file, source)
     elif file.path.lower().endswith(".json") and source.size <= _SIDE_DOCUMENT_LIMIT:
         parsed: object = None
@@ -485,7 +486,7 @@ def _read_container(
     head = source.read(0, HEAD_BYTES)
     container = sniff(head)
     suffix = PurePosixPath(file.path).suffix.lower()
-    if container == "lfs-pointer":
+    if container == "lfs-pointer" and source.size < HEAD_BYTES:  # longer: it only begins like one
         raise _pointer(contents, file, head)
     pickles: PickleFile | None = None
     if container not in _NO_PICKLES or (suffix not in _PLAIN_SUFFIXES and container != "empty"):

@@ -1,7 +1,7 @@
 """Write what the docs take from the code: `python docs/build.py`, or `--check` to compare only.
 
-Pages of the rules, the command line's help, the run that the README opens with, which module may
-import what, and which config fields reach what.
+Pages of the rules, the command line's help, what the corpora benchmark kept, the run that the
+README opens with, which module may import what, and which config fields reach what.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 from adapterscan.formats.peft_sinks import SINKS  # noqa: E402  after the path is set
 from adapterscan.rules.judging import load_rules  # noqa: E402
 from adapterscan.rules.pages import index_page, rule_page  # noqa: E402
+from benchmarks.corpora import page as corpora  # noqa: E402
 from fixtures.demo import SCENES, run_scene, served  # noqa: E402
 
 COMMANDS = (
@@ -49,6 +50,7 @@ def pages(root: Path) -> Mapping[str, str]:
         "docs/rules/README.md": index_page(rules),
         "docs/cli.md": cli_page(),
         SINKS_PAGE: with_sinks((root / SINKS_PAGE).read_text("utf-8")),
+        "docs/corpora.md": corpora.page(),
         "README.md": with_runs((root / "README.md").read_text("utf-8")),
         ARCHITECTURE: with_imports((root / ARCHITECTURE).read_text("utf-8")),
     }

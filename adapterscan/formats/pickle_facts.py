@@ -7,8 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from adapterscan.formats.pickle_file import PickleFile
-from adapterscan.formats.pickle_policy import Purpose, Standing, classify, is_class, is_library
-from adapterscan.formats.pickle_vm import Call, Global, Reach, Value, reads_attributes
+from adapterscan.formats.pickle_policy import (
+    Purpose,
+    Standing,
+    classify,
+    is_class,
+    is_library,
+    is_standard,
+)
+from adapterscan.formats.pickle_values import Call, Global, Value
+from adapterscan.formats.pickle_vm import Reach, reads_attributes
 from adapterscan.model import Evidence, Scalar, Subject
 
 _MOST_GLOBALS = 500  # told one by one; the rest is counted
@@ -113,6 +121,8 @@ def _calls(use: _Use) -> str:
         return "nothing"
     if not is_class(use.first.name):
         return "function"
+    if is_standard(use.first.module):
+        return "standard class"
     return "library class" if is_library(use.first.module) else "other class"
 
 

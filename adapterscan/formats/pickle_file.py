@@ -6,15 +6,17 @@ import bz2
 import lzma
 import re
 import zlib
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from adapterscan.errors import FileProblem
+from adapterscan.formats.joblib_arrays import WRAPPER
 from adapterscan.formats.pickle_policy import is_blocked
+from adapterscan.formats.pickle_values import Global
 from adapterscan.formats.pickle_vm import Disassembly, Limits, disassemble
-from adapterscan.formats.sniff import is_tar, sniff
+from adapterscan.formats.sniff import sniff
+from adapterscan.formats.tar_archive import TarRest, tar_entries
 from adapterscan.formats.zip_archive import (
     Archive,
     ArchiveDefect,
@@ -35,16 +37,22 @@ _MOST_OPCODES = 4_000_000  # in all pickles of one file together
 _MOST_BYTES = 128 << 20  # of members and pickles of one file together: overlapping ones multiply
 _MOST_IN_ONE = 2_000_000  # some 60,000 tensors
 _MOST_VALUES = 64 << 20  # bytes of what all pickles of one file would build
-_MOST_IN_A_ROW = 1000
+_MOST_IN_A_ROW = 100_000  # each counts towards _MOST_OPCODES
+_MOST_TOLD_IN_A_ROW = 1000  # without a name in them
 _HEAD = 4096
 _HEAD_LIMITS = Limits(opcodes=20_000)
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _PICKLE_NAMES = (".pkl", ".pickle", ".pck", ".pcl", ".joblib", ".dill")
+_ZFILE_HEAD = 21  # "ZF" and the length as text, before the zlib stream
+_ARRAY = b"\x93NUMPY"
+_MOST_ARRAYS = 1000
+_PIECE = 1 << 20
 _LEGACY_TAR = frozenset({"storages", "tensors", "pickle"})
 _UNREADABLE = frozenset({"7z", "rar", "zstd", "lz4"})
+_NESTED = frozenset({"zip", "tar", "npy", "gzip", "bzip2", "xz", "lzma", "zfile"}) | _UNREADABLE
 _MOST_STREAMS = 100  # compressed, one after the other
 _BAD_COMPRESSION = (zlib.error, OSError, lzma.LZMAError, EOFError)
-_DEEPEST = 1  # an archive in an archive, and no deeper
+_DEEPEST = 5  # archives in archives; each one takes of _MOST_BYTES
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,6 +122,7 @@ class _Row:
     streams: list[PickleStream] = field(default_factory=list)
     end: int = 0  # after the last STOP
     reach: int = 0  # how far there is more to see at the least; 0: it is over
+    beyond: int = 0  # how far one of them reaches at the least, when it is cut off
     legacy: bool = False
 
 
@@ -148,7 +157,7 @@ class _Search:
             self.tar(source, name, depth)
         elif container == "npy":
             self.array(source, name)
-        elif container in ("gzip", "bzip2", "xz", "lzma", "zlib"):
+        elif container in ("gzip", "bzip2", "xz", "lzma", "zlib", "zfile"):
             self.compressed(source, name, container, depth)
         elif container in _UNREADABLE:
             self.note(ArchiveDefect("unreadable_container", f"{container} is not read"), name)
@@ -203,45 +212,45 @@ class _Search:
         row, at, opcodes, values = _Row(), 0, self.opcodes, self.values
         for index in range(_MOST_IN_A_ROW):
             limits = Limits(opcodes=max(0, min(_MOST_IN_ONE, opcodes)), memory=max(0, values))
-            found = disassemble(data, at, limits)
+            found, reach = _follow(data, at, limits)
+            row.beyond = max(row.beyond, reach)
             opcodes -= found.opcodes
             values -= found.memory
             row.legacy = row.legacy or (index == 0 and _is_magic(found))
             explained = index == 0 or (row.legacy and index < LEGACY_PICKLES)
-            if (explained and expected) or _is_telling(found):
+            silent = index >= _MOST_TOLD_IN_A_ROW and not found.globals and found.defect is None
+            if ((explained and expected) or _is_telling(found)) and not silent:
                 row.streams.append(PickleStream(name, index, explained, found))
             at = found.end
             row.end = at if found.complete else row.end
-            row.reach = _reach(found)
+            row.reach = row.beyond
             if not found.complete or (row.legacy and index == LEGACY_PICKLES - 1):
                 return row
             if at >= len(data):
-                row.reach = len(data) + 1  # the next one may begin right there
+                row.reach = max(row.beyond, len(data) + 1)  # the next one may begin right there
                 return row
         self.note(ArchiveDefect("too_large", f"over {_MOST_IN_A_ROW} pickles in a row"), name)
         return row
 
     def member(self, source: Source, member: Member, name: str, depth: int) -> None:
         path = f"{name}/{member.name}" if name else member.name
+        self.room -= _HEAD if depth else 0  # archives in archives multiply what is looked at
         named = member.name.lower().endswith(_PICKLE_NAMES)
         if member.method != 0:
             head, _ = read_member(source, member, _HEAD)
         else:
             head = read_head(source, member) if member.start >= 0 else b""
         container = sniff(head)
-        nested = container in ("zip", "tar", "npy", "gzip", "bzip2", "xz", "lzma", *_UNREADABLE)
+        nested = container in _NESTED
         if not named and not nested and not self.suspect(source, member, head):
             return
         data, defects = read_member(source, member, _LONGEST_PICKLE)
-        self.room -= len(data)
-        inner = MemorySource(data)
         before = len(self.streams)
-        if nested and depth < _DEEPEST:
-            self.look(inner, path, container, depth + 1)
-        elif nested:
-            self.note(ArchiveDefect("nested_too_deep", "an archive deep in archives"), path)
+        if nested:
+            self.nested(data, path, container, depth)
         else:
-            self.bare(inner, path, 0, named)
+            self.room -= len(data)
+            self.bare(MemorySource(data), path, 0, named)
         if named or len(self.streams) > before:
             for defect in defects:
                 self.note(defect, name)
@@ -266,38 +275,70 @@ class _Search:
         return False
 
     def tar(self, source: Source, name: str, depth: int) -> None:
-        for entry, start, size in _tar_entries(source):
+        for entry in tar_entries(source):
             if not self.affords(name):
                 break
-            path = f"{name}/{entry}" if name else entry
-            if entry in _LEGACY_TAR:
+            if isinstance(entry, TarRest):
+                reason = f"{entry.size} bytes from {entry.start} on belong to no entry"
+                self.note(ArchiveDefect("trailing_bytes", reason), name)
+                for start in (entry.start, entry.start + 512):  # behind a header that is broken
+                    self.bare(source, name, start, False)
+                continue
+            path = f"{name}/{entry.name}" if name else entry.name
+            if not entry.expected:
+                reason = "stands where readers have stopped, or skip"
+                self.note(ArchiveDefect("unlisted_member", reason), path)
+            if entry.name in _LEGACY_TAR:
                 reason = "torch's oldest format, which mixes pickles with raw numbers"
                 self.note(ArchiveDefect("legacy_tar", reason), path)
-            container = sniff(source.read(start, min(_HEAD, size)))
-            if container in ("zip", "npy", "gzip", "bzip2", "xz", "lzma") and depth < _DEEPEST:
-                inner = MemorySource(source.read(start, min(size, _LONGEST_PICKLE)))
-                self.look(inner, path, container, depth + 1)
+            container = sniff(source.read(entry.start, min(_HEAD, entry.size)))
+            if container in _NESTED:
+                self.nested(source.read(entry.start, min(entry.size, _LONGEST_PICKLE)), path,
+                            container, depth)  # fmt: skip
             else:
                 # the size may be a lie that other headers correct: read to where the pickle ends
-                named = entry in _LEGACY_TAR or entry.lower().endswith(_PICKLE_NAMES)
-                self.bare(source, path, start, named)
+                named = entry.name in _LEGACY_TAR or entry.name.lower().endswith(_PICKLE_NAMES)
+                self.bare(source, path, entry.start, named)
+
+    def nested(self, data: bytes, path: str, container: str, depth: int) -> None:
+        """Look into an archive that is a member of another."""
+        if depth >= _DEEPEST:
+            self.note(ArchiveDefect("nested_too_deep", "an archive deep in archives"), path)
+            return
+        self.room -= len(data)
+        self.look(MemorySource(data), path, container, depth + 1)
 
     def array(self, source: Source, name: str) -> None:
-        head = source.read(0, 12)
+        """Collect the pickles of arrays of objects: a handle reads one array after the other."""
+        at, searched = 0, 0
+        for _ in range(_MOST_ARRAYS):
+            self.one_array(source, name, at)
+            at, piece = at + 6, b""
+            while at < source.size and searched < _LONGEST_PICKLE:
+                piece = source.read(at, _PIECE)
+                searched += len(piece)
+                found = piece.find(_ARRAY)
+                if found >= 0:
+                    break
+                at += max(1, len(piece) - len(_ARRAY) + 1)
+            if _ARRAY not in piece or not self.affords(name):
+                return
+            at += piece.find(_ARRAY)
+
+    def one_array(self, source: Source, name: str, start: int) -> None:
+        head = source.read(start, 12)
         wide = len(head) > 6 and head[6] >= 2
         length = int.from_bytes(head[8:12] if wide else head[8:10], "little")
-        at = 12 if wide else 10
+        at = start + (12 if wide else 10)
         header = source.read(at, min(length, 1 << 16))
-        if b"O" in header.partition(b"descr")[2].partition(b"fortran")[0] or length > 1 << 16:
+        described = header.partition(b"descr")[2].partition(b"fortran")[0]
+        if at + length < source.size and (b"O" in described or length > 1 << 16):
             self.bare(source, name, at + length, True)
 
     def compressed(self, source: Source, name: str, container: str, depth: int) -> None:
-        if depth > _DEEPEST:
-            self.note(ArchiveDefect("nested_too_deep", f"{container} deep in archives"), name)
-            return
         data, whole = _decompress(source.read(0, _LONGEST_PICKLE), container)
         if data:
-            self.look(MemorySource(data), name, sniff(data[:_HEAD]), depth + 1)
+            self.nested(data, name, sniff(data[:_HEAD]), depth)
         if not whole and depth == 0:
             self.note(ArchiveDefect("bad_compression", f"{container} cannot be read whole"), name)
 
@@ -315,36 +356,52 @@ def _reach(found: Disassembly) -> int:
     return found.defect.reach if found.defect is not None else 0
 
 
+def _follow(data: bytes, at: int, limits: Limits) -> tuple[Disassembly, int]:
+    """Follow a pickle, one of joblib twice: its loader goes on where others do not.
+
+    Return what both do, and how far there is more to see at the least.
+    """
+    plain = disassemble(data, at, limits)
+    if not any((item.module, item.name) == WRAPPER for item in plain.globals):
+        return plain, _reach(plain)
+    left = limits.opcodes - plain.opcodes, limits.memory - plain.memory
+    rest = Limits(opcodes=max(0, left[0]), memory=max(0, left[1]))
+    skipping = disassemble(data, at, rest, arrays=True)
+    whole, other = (skipping, plain) if skipping.complete else (plain, skipping)
+    known = {item.position: (item.module, item.name) for item in whole.globals}
+    more = [
+        item
+        for item in other.globals
+        if _is_named(item)
+        # an array of objects has a memo of its own, which gives names that plain reading mistakes
+        and (item.position not in known or is_blocked(item.module, item.name))
+        and known.get(item.position) != (item.module, item.name)
+    ]
+    places = {step.position for step in whole.reaches}
+    both = replace(
+        whole,
+        globals=(*whole.globals, *more),
+        reaches=(*whole.reaches, *(s for s in other.reaches if more and s.position not in places)),
+        opcodes=plain.opcodes + skipping.opcodes,
+        memory=plain.memory + skipping.memory,
+    )
+    return both, max(_reach(plain), _reach(skipping))
+
+
+def _is_named(item: Global) -> bool:
+    """Return whether a name is one that could be imported, and is read before any break."""
+    dotted = _DOTTED.fullmatch(item.module) and _DOTTED.fullmatch(item.name)
+    return bool(item.resolved and not item.after_break and dotted)
+
+
 def _is_telling(found: Disassembly) -> bool:
     """Return whether bytes that nobody announced as a pickle behave like one."""
     if found.complete and found.defect is None and found.opcodes > 2:
         return True
     return any(
-        item.resolved
-        and not item.after_break
-        and _DOTTED.fullmatch(item.module)
-        and _DOTTED.fullmatch(item.name)
-        and (item.called or is_blocked(item.module, item.name))
+        _is_named(item) and (item.called or is_blocked(item.module, item.name))
         for item in found.globals
     )
-
-
-def _tar_entries(source: Source) -> Iterator[tuple[str, int, int]]:
-    """Yield (name, data start, size) of up to 1000 tar entries."""
-    at = 0
-    for _ in range(1000):
-        block = source.read(at, 512) if at < source.size else b""
-        if not is_tar(block):
-            return
-        name = block[:100].split(b"\0")[0].decode("utf-8", "replace")
-        digits = block[124:136]
-        if digits[0] & 0x80:
-            size = int.from_bytes(digits[1:], "big")
-        else:
-            text = digits.strip(b" \0")
-            size = int(text, 8) if re.fullmatch(rb"[0-7]+", text) else 0
-        yield name.removeprefix("./"), at + 512, size
-        at += 512 + (size + 511) // 512 * 512
 
 
 def _decompress(raw: bytes, container: str) -> tuple[bytes, bool]:
@@ -353,6 +410,7 @@ def _decompress(raw: bytes, container: str) -> tuple[bytes, bool]:
     Streams that follow one another count as one, as the standard library reads them.
     """
     content = b""
+    raw = raw[_ZFILE_HEAD:] if container == "zfile" else raw
     for _ in range(_MOST_STREAMS):
         room = _LONGEST_PICKLE - len(content)
         if room <= 0:
@@ -372,7 +430,7 @@ def _decompress(raw: bytes, container: str) -> tuple[bytes, bool]:
 
 
 def _decompressor(container: str) -> Any:
-    if container in ("gzip", "zlib"):
+    if container in ("gzip", "zlib", "zfile"):
         return zlib.decompressobj(47)
     if container == "bzip2":
         return bz2.BZ2Decompressor()

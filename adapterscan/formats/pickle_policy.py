@@ -7,6 +7,7 @@ incomplete); it only tells a known attack apart from a name that nobody has look
 from __future__ import annotations
 
 import re
+import sys
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Iterator
 from typing import Literal
@@ -38,6 +39,12 @@ def is_blocked(module: str, name: str) -> bool:
 def is_class(name: str) -> bool:
     """Return whether `name` is spelled like a class: `Net`, `_Net`, `outer.Net`."""
     return bool(re.match(r"_*[A-Z]", name.rpartition(".")[2]))
+
+
+def is_standard(module: str) -> bool:
+    """Return whether `module` is of Python's own library, as of 3.11 or this interpreter."""
+    top = module.partition(".")[0]
+    return top != "__main__" and (top in sys.stdlib_module_names or top in _ONCE_STANDARD)
 
 
 def is_library(module: str) -> bool:
@@ -106,6 +113,13 @@ _LOADERS = re.compile(
     r"|_*(load|loads|unpickle|instantiate|deserialize|import|exec)_\w+"
     r"|_*(\w+_)?unsafe_\w+|import_from_\w+|(\w+_)?from_pretrained|(\w+_)?from_pickle"
     r"|eval_expr\w*|evaluate_expr\w*|parse_expr|lambdify|locate|resolve_name|get_obj_from_str"
+)
+
+# What later versions removed.
+_ONCE_STANDARD = _words(
+    "aifc asynchat asyncore audioop binhex cgi cgitb chunk crypt distutils formatter imghdr imp "
+    "lib2to3 mailcap msilib nis nntplib ossaudiodev parser pipes smtpd sndhdr spwd sunau symbol "
+    "telnetlib uu xdrlib"
 )
 
 _LIBRARIES = frozenset(
@@ -210,12 +224,20 @@ _TRAINER = (
     | _names("uuid", "UUID SafeUUID")
     | _names("decimal", "Decimal")
     | _names("fractions", "Fraction")
+    | _names("random", "Random")
+    | _names("_random", "Random")
+    | _names("array", "array _array_reconstructor")
+    | _names("ipaddress", "IPv4Address IPv6Address IPv4Network IPv6Network")
+    | _names("string", "Template")
+    | _names("joblib.numpy_pickle", "NumpyArrayWrapper")
 )
 
 # Argument dataclasses of training frameworks: too many to list, and new ones with every release.
 _TRAINER_PATTERNS = (
     re.compile(r"trl\.(trainer|experimental)(\.\w+)*\.[A-Z]\w*(Config|Arguments)"),
+    re.compile(r"trl\.trainer(\.\w+)*_config\._?[A-Z]\w*"),  # FDivergenceType, _BaseConfig
     re.compile(r"trl\.trainer\.utils\.OnPolicyConfig"),
+    re.compile(r"sentence_transformers(\.\w+)*\.(training_args|sampler)\.[A-Z]\w*"),
     re.compile(r"(llamafactory|llmtuner)\.hparams\.\w+\.[A-Z]\w*Arguments"),
     re.compile(r"axolotl\.core\.training_args(_base)?\.[A-Z]\w*(Config|Arguments)"),
     re.compile(r"swift\.(trainers|llm)(\.\w+)*\.[A-Z]\w*(Config|Arguments)"),
@@ -249,6 +271,7 @@ _DANGEROUS_MODULES = _words(
     IPython ipykernel jupyter_client pexpect sh plumbum invoke
     functools _functools itertools contextlib weakref gc inspect sched
     yaml ruamel _yaml hydra mlflow nltk keras tf_keras tensorflow sympy jinja2 mako
+    __builtins__ _imp compileall py_compile modulefinder _signal faulthandler resource syslog joblib
     pyximport Cython numba numexpr pydantic.deprecated.parse skops fire xdist gdown wget
     """
 )
@@ -274,15 +297,14 @@ _DANGEROUS_NAMES = (
         "builtins",
         "eval exec compile __import__ open input execfile file apply breakpoint globals locals "
         "vars delattr setattr __build_class__ __loader__ __spec__ reload "
-        "map filter iter type super property classmethod staticmethod memoryview help",
+        "map filter iter type super property classmethod staticmethod memoryview help exit quit "
+        "raw_input",
     )
     | _names("types", "CodeType FunctionType LambdaType MethodType ModuleType BuiltinFunctionType")
-    | _names("operator", "attrgetter methodcaller call")
-    | _names("_operator", "attrgetter methodcaller call")
+    | _names("operator", "attrgetter itemgetter methodcaller call")
+    | _names("_operator", "attrgetter itemgetter methodcaller call")
     | _names("io", "open open_code FileIO OpenWrapper")
     | _names("_io", "open open_code FileIO")
-    | _names("joblib", "load dump Memory")
-    | _names("joblib.numpy_pickle", "load _unpickle")
     | _names("logging", "FileHandler basicConfig")
     | _names("codecs", "open decode lookup StreamReaderWriter StreamRecoder")
     | _names("_codecs", "decode lookup")
@@ -306,6 +328,14 @@ _DANGEROUS_NAMES = (
     | _names("numpy.core.memmap", "memmap")
     | _names("transformers.dynamic_module_utils", "get_class_from_dynamic_module")
     | _names("transformers", "pipeline AutoModel AutoTokenizer AutoConfig")
+    # constructors that fetch, open or run what their argument names
+    | _names("sentence_transformers", "SentenceTransformer CrossEncoder SparseEncoder")
+    | _names("sentence_transformers.SentenceTransformer", "SentenceTransformer")
+    | _names("sentence_transformers.cross_encoder.CrossEncoder", "CrossEncoder")
+    | _names("vllm", "LLM")
+    | _names("vllm.entrypoints.llm", "LLM")
+    | _names("llama_cpp", "Llama")
+    | _names("llama_cpp.llama", "Llama")
 )
 
 # Names that mean the same thing wherever they were re-exported, so that an innocent module which

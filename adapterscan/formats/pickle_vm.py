@@ -8,82 +8,21 @@ facts stay, the misuse is recorded as `Defect`, and we go on so that later names
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from sys import getsizeof
 from typing import Any
 
+from adapterscan.formats.joblib_arrays import Place, array_behind
 from adapterscan.formats.pickle_opcodes import LexicalError, Opaque, lex
-
-#: None, bool, int, float, str, bytes, list, tuple, Pairs, Group, Global, Call, PersistentId or
-#: Opaque. Lists and objects may contain themselves: never compare, hash, print or walk them
-#: without a bound.
-Value = Any
-
-
-#: What calls begin with, and is never added to: most of 100,000 calls stay as they are.
-_NOTHING: list[Any] = []
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class Pairs:
-    """A dict, as the pairs that were set, in order. Keys may be any value, also repeated."""
-
-    items: list[tuple[Value, Value]] = field(default_factory=list)
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class Group:
-    """A set or frozenset, as the items that were added."""
-
-    items: list[Value] = field(default_factory=list)
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class Global:
-    """A name that the unpickler would import. `module` and `name` are untrusted text."""
-
-    module: str
-    name: str
-    position: int
-    resolved: bool = True
-    called: bool = False
-    passed: bool = False  # handed to a call, which may call it in turn
-    built: bool = False  # state was set on it, or on what it returned
-    after_break: bool = False
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class Call:
-    """A call that the unpickler would make, and what would be done to its result."""
-
-    target: Value
-    args: Value
-    kwargs: Value = None
-    root: Global | None = None  # the global at the start of a chain of calls
-    states: list[Value] = field(default_factory=lambda: _NOTHING)  # BUILD, in order
-    items: list[tuple[Value, Value]] = field(default_factory=lambda: _NOTHING)  # SETITEM(S)
-    appended: list[Value] = field(default_factory=lambda: _NOTHING)  # APPEND(S), ADDITEMS
-
-    @property
-    def module(self) -> str:
-        """Return the module of the called global, "" when something else is called."""
-        return self.target.module if isinstance(self.target, Global) else ""
-
-    @property
-    def name(self) -> str:
-        """Return the name of the called global, "" when something else is called."""
-        return self.target.name if isinstance(self.target, Global) else ""
-
-    def is_to(self, module: str, name: str) -> bool:
-        """Return whether this calls exactly `module.name`."""
-        return self.module == module and self.name == name
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class PersistentId:
-    """An object that the loader is asked for by id: storages, in files of torch."""
-
-    value: Value
+from adapterscan.formats.pickle_values import (
+    NOTHING,
+    Call,
+    Global,
+    Group,
+    Pairs,
+    PersistentId,
+    Value,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -144,25 +83,36 @@ class Disassembly:
     reaches: tuple[Reach, ...] = ()
 
 
-def disassemble(data: bytes, start: int = 0, limits: Limits | None = None) -> Disassembly:
+def disassemble(
+    data: bytes, start: int = 0, limits: Limits | None = None, *, arrays: bool = False
+) -> Disassembly:
     """Follow the pickle that begins at `start`. Never raises on hostile bytes; see `Defect`.
 
+    `arrays`: pass over the numbers behind an array of joblib, as its loader does and others do not.
     Cost: about 1 µs per opcode; values are shared, never expanded.
     """
     machine = _Machine(limits or Limits())
     value: Value = Opaque("no value")
     count, end, complete = 0, start, False
+    at, behind = start, None
     try:
-        for name, argument, position in lex(data, start):
-            count += 1
-            if count > machine.limits.opcodes:
-                raise _LimitError(f"more than {machine.limits.opcodes} opcodes")
-            end = machine.position = position
-            machine.spend(_COSTS.get(name, _SLOT) if argument is None else _size(name, argument))
-            if name == "STOP":
-                value, end, complete = machine.pop(), position + 1, True
-                break
-            _HANDLERS[name](machine, argument)
+        while not complete:
+            for name, argument, position in lex(data, at):
+                count += 1
+                if count > machine.limits.opcodes:
+                    raise _LimitError(f"more than {machine.limits.opcodes} opcodes")
+                end = machine.position = position
+                known = argument is None
+                machine.spend(_COSTS.get(name, _SLOT) if known else _size(name, argument))
+                if name == "STOP":
+                    value, end, complete = machine.pop(), position + 1, True
+                    break
+                _HANDLERS[name](machine, argument)
+                if arrays and name == "BUILD" and (behind := machine.behind(data)):
+                    break
+            if behind and not complete:
+                at, done = machine.pass_over(data, behind, count)
+                count += done
     except LexicalError as error:
         machine.fail(error.code, error.reason, error.position, error.reach)
         end = error.position
@@ -193,6 +143,7 @@ class _Machine:
         self.reaches: list[Reach] = []
         self.defect: Defect | None = None
         self.position = 0
+        self.state: Value = None  # of the last BUILD
 
     def fail(self, code: str, reason: str, position: int | None = None, reach: int = 0) -> None:
         if self.defect is None:
@@ -260,6 +211,25 @@ class _Machine:
         elif (target.module, target.name) in _RELAYS and len(given) > 2 and relays:
             self.follow(given[0], given[2], relays - 1)
         _hand_over(given)
+
+    def behind(self, data: bytes) -> Place | None:
+        """Return what follows the BUILD just done, when that is an array of joblib."""
+        return array_behind(self.top(), self.state, data, self.position + 1)
+
+    def pass_over(self, data: bytes, place: Place, count: int) -> tuple[int, int]:
+        """Return where the opcodes go on behind an array, and how many opcodes were in it."""
+        if not place.pickled:
+            return place.end, 0
+        left = max(0, self.limits.opcodes - count), max(0, self.limits.memory - self.spent)
+        inner = disassemble(
+            data, place.start, replace(self.limits, opcodes=left[0], memory=left[1])
+        )
+        self.globals += inner.globals
+        self.reaches += inner.reaches
+        self.spend(inner.memory)
+        if inner.defect is not None and self.defect is None:
+            self.defect = inner.defect
+        return inner.end if inner.complete else len(data), inner.opcodes
 
     def reach(self, kind: str, target: Value, args: Value, source: Global | None = None) -> None:
         if len(self.reaches) < self.limits.reaches and not isinstance(target, Opaque):
@@ -427,6 +397,7 @@ def _newobj_ex(machine: _Machine, _: object) -> None:
 
 def _build(machine: _Machine, _: object) -> None:
     state, target = machine.pop(), machine.top()
+    machine.state = state
     _touch(target)
     if _is_shared(target):
         machine.reach("state", target, state)
@@ -466,7 +437,7 @@ def _set(machine: _Machine, items: list[Value]) -> None:
 
 
 def _added(values: list[Any], more: Iterable[Any]) -> list[Any]:
-    if values is _NOTHING:
+    if values is NOTHING:
         return list(more)
     values.extend(more)
     return values

@@ -16,11 +16,14 @@ _MAGIC = (
     (b"Rar!\x1a\x07", "rar"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"\x04\x22\x4d\x18", "lz4"),
+    (b"ZF0x", "zfile"),
     (b"\x89HDF\r\n\x1a\n", "hdf5"),
     (b"version https://git-lfs.github.com/spec/v1", "lfs-pointer"),
 )
 #: What a file that no loader reads by itself is looked into for, when it begins like this.
-COULD_HIDE_PICKLES = frozenset("pickle zip tar npy gzip bzip2 xz lzma zlib zstd lz4 7z rar".split())
+COULD_HIDE_PICKLES = frozenset(
+    "pickle zip tar npy gzip bzip2 xz lzma zlib zfile zstd lz4 7z rar".split()
+)
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-[^\n]*\n)*"
     rb"oid sha256:([0-9a-f]{64})\nsize ([0-9]{1,19})\n?\Z"
@@ -38,7 +41,8 @@ def sniff(head: bytes) -> str:
     """Return the container that `head` (the first kilobytes of a file) begins.
 
     "empty" "zip" "gguf" "npy" "gzip" "bzip2" "xz" "lzma" "7z" "rar" "zstd" "lz4" "hdf5"
-    "lfs-pointer" "safetensors" "tar" "pickle" "zlib" "text" or "unknown".
+    "lfs-pointer" "zfile" (joblib before 0.10) "safetensors" "tar" "pickle" "zlib" "text" or
+    "unknown".
     """
     if not head:
         return "empty"
@@ -56,6 +60,19 @@ def sniff(head: bytes) -> str:
     if head.startswith(_ZLIB):
         return "zlib"
     return "text" if _is_text(head) else "unknown"
+
+
+def is_unsettled(head: bytes) -> bool:
+    """Return whether `head` reads as a pickle that has not called anything yet, up to its end.
+
+    Text can: it takes the rest of the file to tell.
+    """
+    if not head or head[0] not in _OPCODES:
+        return False
+    from adapterscan.formats.pickle_vm import Limits, disassemble
+
+    defect = disassemble(head, limits=Limits(opcodes=_HEAD_OPCODES)).defect
+    return defect is not None and defect.code in ("truncated", "limit")
 
 
 def parse_lfs_pointer(content: bytes) -> tuple[str, int] | None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from adapterscan.errors import LimitExceeded, Malformed, Unsupported
 from adapterscan.formats.pickle_file import LEGACY_PICKLES, PickleFile
 from adapterscan.formats.pickle_policy import classify
-from adapterscan.formats.pickle_vm import Call, Disassembly, Global, Pairs, PersistentId, Value
+from adapterscan.formats.pickle_values import Call, Global, Pairs, PersistentId, Value
+from adapterscan.formats.pickle_vm import Disassembly
 from adapterscan.formats.tensors import BITS, TensorInfo, WeightFile, require_count, require_name
 from adapterscan.formats.torch_storage import Storage, legacy_storages, parse_id, zip_storages
 from adapterscan.model import Evidence, Subject

@@ -8,7 +8,8 @@ from typing import NoReturn
 
 from adapterscan.errors import Malformed, Unsupported
 from adapterscan.formats.pickle_file import PickleFile
-from adapterscan.formats.pickle_vm import Disassembly, Global, Pairs, PersistentId
+from adapterscan.formats.pickle_values import Global, Pairs, PersistentId
+from adapterscan.formats.pickle_vm import Disassembly
 from adapterscan.formats.tensors import BITS
 from adapterscan.formats.zip_archive import Member, read_member
 from adapterscan.model import Evidence, Subject

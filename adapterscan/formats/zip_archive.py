@@ -7,6 +7,8 @@ contradiction becomes an `ArchiveDefect` instead of the end of the analysis.
 
 from __future__ import annotations
 
+import bz2
+import lzma
 import struct
 import zlib
 from collections import Counter
@@ -23,6 +25,7 @@ _HEAD = 1024  # bytes read at each local header: header, padding and enough data
 _LONGEST_DIRECTORY = 8 << 20  # that of 50,000 members of torch has 4 MB
 _MOST_MEMBERS = 50_000
 _LONGEST_GAP = 1 << 20
+_MOST_LZMA = 80 << 20  # bytes of memory: what `xz -9` needs
 _WIDE_GAP = 4096  # alignment is done inside the headers; honest writers leave no gaps
 _MARKS = (0x0001, "encrypted"), (0x0020, "patched"), (0x0040, "encrypted"), (0x2000, "encrypted")
 
@@ -126,7 +129,8 @@ def read_archive(source: Source) -> Archive | None:
     source.expect((item.header, 8 * _HEAD if item.method else _HEAD) for item in listed)
     members = tuple(_local(source, member, defects) for member in listed)
     defects.extend(_check(source, members))
-    hidden = tuple(_gaps(source, members, where[0] if where else tail_start + at))
+    # a directory of nothing says nothing of where it is
+    hidden = tuple(_gaps(source, members, where[0] if where and listed else tail_start + at))
     defects += [
         ArchiveDefect("unlisted_member", "is not in the central directory", member.name)
         for member in hidden
@@ -158,6 +162,10 @@ def read_member(
             ended = inflate.eof
         except zlib.error as error:
             return raw, (ArchiveDefect("bad_compression", str(error), name),)
+    elif member.method in (12, 14):
+        data, ended, failed = _unpacked(raw, member.method, limit)
+        if failed:
+            return data or raw, (ArchiveDefect("bad_compression", failed, name),)
     else:
         return raw, (ArchiveDefect("compression_method", f"method {member.method}", name),)
     if not ended:
@@ -165,6 +173,24 @@ def read_member(
     if zlib.crc32(data) != member.crc:
         return data, (ArchiveDefect("bad_crc", "its checksum does not match", name),)
     return data, ()
+
+
+def _unpacked(raw: bytes, method: int, limit: int) -> tuple[bytes, bool, str]:
+    """Return up to `limit` bytes of a bzip2 (12) or LZMA (14) member, if that is all, and an error.
+
+    `zipfile` reads both; an LZMA member is an .lzma file with a shorter header.
+    """
+    if method == 12:
+        stream: bz2.BZ2Decompressor | lzma.LZMADecompressor = bz2.BZ2Decompressor()
+    else:
+        stream = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MOST_LZMA)
+        raw = raw[4:9] + b"\xff" * 8 + raw[9:]
+    try:
+        data = stream.decompress(raw, limit)
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        return b"", False, str(error)
+    # an .lzma file without an end mark never says that it is over
+    return data, stream.eof or (method == 14 and stream.needs_input), ""
 
 
 def _locate(

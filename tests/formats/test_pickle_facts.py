@@ -110,6 +110,18 @@ HIDEOUTS = {
     "zip with a prefix": b"PK" + zipped({"x": ATTACK}),
     "safetensors header": b"U\x0a\0\0\0\0\0\0{ 01" + EXEC + STOP,
     "gguf header": b"GGUF01234" + EXEC + STOP,
+    "zip in zip in zip in zip": zipped({"1.zip": zipped({"2.zip": zipped({"x": ATTACK})})}),
+    "gzip of gzip of gzip": gzip.compress(gzip.compress(gzip.compress(ATTACK))),
+    "tar in tar": tarred("in.tar", tarred("x.pkl", ATTACK)),
+    "tar behind the end of a tar": tarred("x", b"text") + tarred("x.pkl", ATTACK),
+    "tar, bytes behind a broken header": tarred("x", b"text")[:1024] + b"x" * 512 + ATTACK,
+    "bzip2 member": zipped({"a/data.pkl": ATTACK}, zipfile.ZIP_BZIP2),
+    "lzma member": zipped({"a/data.pkl": ATTACK}, zipfile.ZIP_LZMA),
+    "end record in a comment": zipped({"a/data.pkl": ATTACK})[:-2]
+    + b"\x16\0PK\x05\x06"
+    + bytes(18),
+    "joblib before 0.10": b"ZF" + b"0x20".ljust(19) + zlib.compress(ATTACK),
+    "npy behind an npy": array("<f4", b"\0\0\x80?") + array("|O", ATTACK),
     "with a long tail": zipped({"a/data.pkl": ATTACK + bytes(100_000)}),
     "after a long run-up": b"\x80\x04" + b"N0" * 200_000 + EXEC + STOP,
 }
@@ -253,7 +265,11 @@ def test_empty_pickles_in_between_hide_nothing(tmp_path: Path) -> None:
 
 
 def test_more_pickles_in_a_row_than_we_follow_is_told(tmp_path: Path) -> None:
-    assert ("archive.defect", "too_large") in told(facts(tmp_path, b"N." * 2000))
+    assert ("archive.defect", "too_large") in told(facts(tmp_path, b"N." * 150_000))
+
+
+def test_two_thousand_pickles_in_a_row_hide_nothing(tmp_path: Path) -> None:
+    assert HIT in told(facts(tmp_path, b"]K\x01a." * 2000 + ATTACK))
 
 
 def test_members_that_share_bytes_do_not_multiply_the_work(tmp_path: Path) -> None:

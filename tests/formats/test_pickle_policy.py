@@ -19,6 +19,9 @@ TRAINER = [
     ("torch", "device"), ("trl.trainer.sft_config", "SFTConfig"),
     ("numpy.core.multiarray", "_reconstruct"), ("numpy", "dtype"), ("_codecs", "encode"),
     ("pathlib", "PosixPath"), ("argparse", "Namespace"), ("datetime", "timedelta"),
+    ("trl.trainer.dpo_config", "FDivergenceType"), ("trl.trainer.base_config", "_BaseConfig"),
+    ("sentence_transformers.base.sampler", "BatchSamplers"),
+    ("random", "Random"), ("joblib.numpy_pickle", "NumpyArrayWrapper"),
 ]  # fmt: skip
 DANGEROUS = [
     ("os", "system"), ("posix", "system"), ("__builtin__", "eval"), ("builtins", "exec"),
@@ -28,6 +31,8 @@ DANGEROUS = [
     ("collections", "_sys.modules"), ("collections", "OrderedDict.__init__.__globals__"),
     ("pkgutil", "resolve_name"), ("operator", "attrgetter"), ("logging", "FileHandler"),
     ("torch.utils._config_module", "ConfigModule.load_config"), ("httplib", "HTTPSConnection"),
+    ("operator", "itemgetter"), ("py_compile", "compile"), ("_imp", "create_dynamic"),
+    ("joblib", "load"), ("vllm", "LLM"), ("builtins", "exit"),
 ]  # fmt: skip
 
 

@@ -8,17 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapterscan.formats.pickle_opcodes import lex
-from adapterscan.formats.pickle_vm import (
-    _HANDLERS,
-    Call,
-    Disassembly,
-    Limits,
-    Opaque,
-    Pairs,
-    PersistentId,
-    disassemble,
-)
+from adapterscan.formats.pickle_opcodes import Opaque, lex
+from adapterscan.formats.pickle_values import Call, Pairs, PersistentId
+from adapterscan.formats.pickle_vm import _HANDLERS, Disassembly, Limits, disassemble
 
 
 def named(found: Disassembly) -> list[tuple[str, str, bool]]:

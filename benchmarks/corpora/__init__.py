@@ -1,0 +1,1 @@
+"""Recall and false alarms on corpora of hostile and benign files, beside other scanners."""
