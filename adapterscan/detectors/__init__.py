@@ -12,6 +12,7 @@ from adapterscan.detectors.behaviour import (
 )
 from adapterscan.detectors.detector import Detector
 from adapterscan.detectors.onbase import deltas as onbase
+from adapterscan.detectors.onbase import refusal as onbase_refusal
 from adapterscan.detectors.static import accounting, code, config, files, modules, templates
 from adapterscan.detectors.weights import outliers, runtimes, spectra, standing, values
 
@@ -28,6 +29,7 @@ BUILT_IN: tuple[Detector, ...] = (
     outliers.DETECTOR,
     standing.DETECTOR,
     onbase.DETECTOR,
+    onbase_refusal.DETECTOR,
     refusals.DETECTOR,
     refusal_direction.DETECTOR,
     manner.DETECTOR,
