@@ -262,3 +262,34 @@ def test_a_module_of_a_part_that_cannot_be_read_is_told(tmp_path):
     told = [item for item in together(folder, TRAINED / "benign").coverage.skipped if item.failed]
     assert [item.what for item in told] == ["orphan"]
     assert "1 module of it" in told[0].reason
+
+
+@pytest.mark.parametrize("factor", [-0.3, -0.5, -0.8])
+def test_an_adapter_and_its_negation_in_part_is_told_as_such(tmp_path, factor):
+    one = written(tmp_path / "one", made(0))
+    other = written(tmp_path / "other", mapped(made(0), lambda _, a, b: (a, factor * b)))
+    assert found(together(one, other)) == {"sum-negated-copy", "sum-related-parts"}
+
+
+def test_a_negation_that_leaves_next_to_nothing_may_hide_a_difference(tmp_path):
+    """A mask and its negation: all that the sum is, is what they differ by."""
+    mask, payload = made(0), made(1)
+
+    def other(n, a, b):
+        return np.vstack([a, payload[n][0]]), np.hstack([-b, 0.003 * payload[n][1]])
+
+    folders = [written(tmp_path / "one", mask), written(tmp_path / "other", mapped(mask, other))]
+    assert "sum-cancelling-pair" in found(together(*folders))
+
+
+def test_a_difference_in_one_module_is_no_negation(tmp_path):
+    first = next(iter(made(0)))
+
+    def other(n, a, b):
+        return a, (1.5 if n == first else -0.5) * b
+
+    folders = [
+        written(tmp_path / "one", made(0)),
+        written(tmp_path / "other", mapped(made(0), other)),
+    ]
+    assert "sum-cancelling-pair" in found(together(*folders))
