@@ -111,7 +111,7 @@ class Along:
 
 
 def along(update: LowRank, side: str, stack: F32, base: F32) -> Along | None:
-    """Measure one update by `stack` (n, hidden), all directions; `base`: what W has along the first.
+    """Measure one update by `stack` (n, hidden); `base` is what W has along the first of it.
 
     None for an update of zero. Raises LinAlgError for one that holds no numbers.
     """

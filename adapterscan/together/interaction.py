@@ -113,7 +113,7 @@ class Interactions:
         return self.weights[pair[0]] * self.weights[pair[1]] < 0
 
     def _negated(self, pair: tuple[int, int], relation: Relation) -> bool:
-        """Return whether one is a negative multiple of the other, and the sum what is left of it."""
+        """Return whether one is a negative multiple of the other, and the sum what is left."""
         if relation.factor is None or relation.changed or relation.factor >= 0 or self._asked(pair):
             return False
         first, other = self.weights[pair[0]], self.weights[pair[1]] * relation.factor
