@@ -17,7 +17,7 @@ import numpy as np
 from adapterscan.detectors.behaviour.refusal_direction import controls, requests
 from adapterscan.onbase.directions import Asked
 from adapterscan.onbase.matrix import F32
-from adapterscan.probing import PROFILES, Session
+from adapterscan.probes.asking import PROFILES, Session
 from adapterscan.runners.host import HostedRunner, RunnerOptions
 
 HALVES = 3  # of each kind of requests, as controls: fewer than the probe, a profile keeps them all

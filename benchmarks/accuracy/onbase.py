@@ -17,7 +17,7 @@ import typer
 
 from adapterscan.detectors.onbase import deltas
 from adapterscan.model import Evidence
-from adapterscan.rulebook import load_rules
+from adapterscan.rules.book import load_rules
 from adapterscan.scan import ScanOptions, scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 from adapterscan.sources.base_weights import weights_of

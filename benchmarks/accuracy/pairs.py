@@ -20,18 +20,18 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from adapterscan.algebra import stacked
 from adapterscan.errors import AdapterscanError
 from adapterscan.formats.peft import Adapter
-from adapterscan.interaction import Interactions
 from adapterscan.lowrank import LowRank
 from adapterscan.model import Severity
 from adapterscan.onbase.spectrum import factored
-from adapterscan.rulebook import load_rules
-from adapterscan.rules import judge
+from adapterscan.rules.book import load_rules
+from adapterscan.rules.judging import judge
 from adapterscan.scan import scan
-from adapterscan.side_by_side import Part, factors_of, modules, opened
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
+from adapterscan.together.algebra import stacked
+from adapterscan.together.interaction import Interactions
+from adapterscan.together.side_by_side import Part, factors_of, modules, opened
 from benchmarks.zoo import index
 from benchmarks.zoo.recipe import load_recipes
 

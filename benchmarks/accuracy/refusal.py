@@ -17,7 +17,7 @@ import typer
 
 from adapterscan.detectors.onbase import refusal as detector
 from adapterscan.onbase.profile import Profile
-from adapterscan.rulebook import load_rules
+from adapterscan.rules.book import load_rules
 from adapterscan.scan import ScanOptions, scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 from benchmarks.accuracy.metrics import F64, Auroc, Rate, grouped_auroc

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from adapterscan.algebra import stacked
 from adapterscan.lowrank import LowRank
+from adapterscan.together.algebra import stacked
 from benchmarks.accuracy import combinations
 from benchmarks.accuracy.pairs import COLLUDING, Source, _measured, innocent
 

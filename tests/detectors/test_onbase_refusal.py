@@ -9,7 +9,7 @@ from adapterscan.model import Severity
 from adapterscan.onbase.directions import Asked
 from adapterscan.onbase.profile import Profile, about
 from adapterscan.onbase.profile_build import build
-from adapterscan.rules import load_rules
+from adapterscan.rules.book import load_rules
 from adapterscan.scan import ScanOptions, scan
 from adapterscan.sources import HubOptions, open_artifact, parse_ref
 from adapterscan.sources.base_shards import open_shards

@@ -22,7 +22,6 @@ import numpy as np
 
 from adapterscan.detectors.detector import Detector
 from adapterscan.errors import AdapterscanError
-from adapterscan.factors import Factors
 from adapterscan.formats.deltas import Delta
 from adapterscan.model import Evidence, Need, Subject
 from adapterscan.onbase.base import BaseWeights, Names
@@ -41,6 +40,7 @@ from adapterscan.onbase.directions import (
 from adapterscan.onbase.fit import Fit, fit
 from adapterscan.onbase.matrix import F32
 from adapterscan.reading import Contents, WeighedAdapter
+from adapterscan.weighing.factors import Factors
 
 
 def each(contents: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
