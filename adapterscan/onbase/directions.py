@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -102,6 +102,10 @@ class Along:
     against: F64
     participation: float
 
+    def first(self, count: int) -> Along:
+        """Return it for the first directions alone: of tens of thousands of modules less is kept."""
+        return replace(self, moved=self.moved[:count].copy(), cosine=self.cosine[:count].copy())
+
     def spread(self, hidden: int) -> float:
         """Return the standard deviation of hidden·moved/size for a direction drawn at random.
 
@@ -113,10 +117,10 @@ class Along:
 def along(update: LowRank, side: str, stack: F32, base: F32) -> Along | None:
     """Measure one update by `stack` (n, hidden); `base` is what W has along the first of it.
 
-    None for an update of zero. Raises LinAlgError for one that holds no numbers.
+    None for an update of zero, or one that overflows. Raises LinAlgError for one of no numbers.
     """
     low = factored(update)
-    if not low.sigma.size:
+    if not low.sigma.size or not math.isfinite(low.frobenius**2):
         return None
     near, far = (low.left, low.right) if side == WRITES else (low.right, low.left)
     shares = stack.astype(np.float64) @ near  # (n, rank)

@@ -16,15 +16,17 @@ norms. DoRA's magnitudes are left out.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 
 from adapterscan.detectors.detector import Detector
+from adapterscan.detectors.onbase.deltas import SHARED
 from adapterscan.errors import AdapterscanError
 from adapterscan.formats.deltas import Delta
 from adapterscan.model import Evidence, Need, Subject
-from adapterscan.onbase.base import BaseWeights, Names
+from adapterscan.onbase.base import BaseTensor, BaseWeights, Names
 from adapterscan.onbase.directions import (
     F64,
     RANDOM,
@@ -52,15 +54,20 @@ def each(contents: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
     names, stack = Names(base), stacked(known)
     sums = {WRITES: Sums(), READS: Sums()}
     seen: list[tuple[str, Along]] = []
+    taken: Counter[str] = Counter()
     with Factors(contents.file(weighed.file), contents.sha256(weighed.file)) as factors:
         for delta in weighed.adapter.deltas:
             try:
-                found = _measured(names, known, stack, delta, factors, weighed)
+                tensor = _weight(names, delta)
+                if tensor is None or taken[tensor.name] >= SHARED:
+                    continue
+                taken[tensor.name] += 1
+                found = _measured(tensor, known, stack, delta, factors, weighed)
             except (AdapterscanError, ValueError, np.linalg.LinAlgError):
                 continue  # `base-deltas` reads the same and says why
             if found is not None:
                 sums[found.side].add(found)
-                seen.append((delta.name, found))
+                seen.append((delta.name, found.first(len(known.asked.layers))))
     best = {side: _best(total.against, known.total(side)) for side, total in sums.items()}
     for name, found in seen:
         yield _module(weighed.file, name, found, best[found.side][0], known)
@@ -69,15 +76,19 @@ def each(contents: Contents, weighed: WeighedAdapter) -> Iterator[Evidence]:
             yield _adapter(weighed.file, side, total, *best[side], known)
 
 
+def _weight(names: Names, delta: Delta) -> BaseTensor | None:
+    """Return the matrix of the base that a ΔW is for, where it is compared at all."""
+    tensor = names.weight(delta.module) if delta.kind == "linear" else None
+    return tensor if tensor is not None and len(tensor.shape) == 2 else None
+
+
 def _measured(
-    names: Names, known: Directions, stack: F32, delta: Delta, factors: Factors,
+    tensor: BaseTensor, known: Directions, stack: F32, delta: Delta, factors: Factors,
     weighed: WeighedAdapter,
 ) -> Along | None:  # fmt: skip
-    tensor = names.weight(delta.module) if delta.kind == "linear" else None
-    if tensor is None or len(tensor.shape) != 2:
-        return None
     laid = fit(delta, tensor, fan_in_fan_out=weighed.adapter.config.fan_in_fan_out)
-    side = side_of(tensor.name, *tensor.shape, known.asked.hidden)
+    rows, columns = tensor.shape
+    side = side_of(tensor.name, rows, columns, known.asked.hidden)
     if not isinstance(laid, Fit) or laid.transposed or not side:
         return None
     base = known.along(tensor.name)
