@@ -103,7 +103,7 @@ class Along:
     participation: float
 
     def first(self, count: int) -> Along:
-        """Return it for the first directions alone: of tens of thousands of modules less is kept."""
+        """Return it for the first directions alone: less to keep of tens of thousands."""
         return replace(self, moved=self.moved[:count].copy(), cosine=self.cosine[:count].copy())
 
     def spread(self, hidden: int) -> float:

@@ -27,6 +27,8 @@ CLEAR_COSINE, CLEAR_Z = 0.2, 6.0
 #: leaves 0.002), and which share of the larger one the sum must keep. What a mask and its negation
 #: leave over is smaller than either by the first: with a sum below the second it could be all.
 NEGATED, LEFT = 0.004, 0.1
+#: Noise brings a cosine down and hardly its z: opposed faintly is as clear, and smaller.
+FAINT_COSINE = 0.05
 
 
 @dataclass(slots=True)
@@ -127,6 +129,7 @@ class Interactions:
     def _details(self, pair: tuple[int, int], found: Sequence[Likeness]) -> Mapping[str, Scalar]:
         relation = relate(found, self.alone[pair])
         opposed = [item for item in found if _clear(item) < 0]
+        faint = [i for i in found if i.cosine <= -FAINT_COSINE and i.z <= -CLEAR_Z]
         sizes = [abs(self.weights[i]) for i in pair]
         first = sum(i.norms[0] * sizes[0] > i.norms[1] * sizes[1] for i in opposed)
         lost = self._lost(pair)
@@ -138,6 +141,7 @@ class Interactions:
             "modules": len(found),
             "alone": len(self.alone[pair]),
             "opposed": len(opposed),
+            "faint": len(faint) - len(opposed),
             "first_larger": first,
             "other_larger": len(opposed) - first,
             "agreeing": sum(_clear(item) > 0 for item in found),

@@ -16,13 +16,19 @@ from benchmarks.accuracy.pairs import AWARE, COLLUDING, KEPT, PLAIN
 
 Pair = Mapping[str, Any]
 NEGATED = "negated in the file (task arithmetic)"
-HIGH, LOW = "sum-cancelling-pair", "sum-opposed-modules"
+HIGH = "sum-cancelling-pair"
+LOW = ("sum-opposed-modules", "sum-faintly-opposed", "sum-negated-copy")
+HALF = "half of a pair, and another"
 
 #: Higher is more suspect.
 SIGNS: Mapping[str, Callable[[Pair], float]] = {
     "energy that cancels unasked": lambda p: _number(p["unasked"]),
+    "the same, of what is no negation in part": lambda p: (
+        0.0 if p["negated"] else _number(p["unasked"])
+    ),
     "cosine over all, negated": lambda p: -_number(p["cosine"]),
     "lowest cosine of a module, negated": lambda p: -_number(p["lowest_cosine"]),
+    "lowest z of a module, negated": lambda p: -_number(p["lowest_z"]),
     "share of modules that are opposed": lambda p: p["opposed"] / max(1, p["modules"]),
     "share of signs that are in conflict": lambda p: _number(p["sign_conflict"]),
     "σ₁ of the sum over the largest part's, max": lambda p: _number(p["growth"]),
@@ -37,7 +43,7 @@ def kept() -> list[Pair]:
 
 def signs(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
     """Return the AUROC of each sign for colluding pairs against honest ones."""
-    honest = [p for p in pairs if p["group"] not in (PLAIN, AWARE)]
+    honest = [p for p in pairs if p["group"] not in (PLAIN, AWARE, HALF)]
     but = [p for p in honest if p["group"] != NEGATED]
     plain, aware = ([p for p in pairs if p["group"] == g] for g in (PLAIN, AWARE))
     return [
@@ -54,7 +60,7 @@ def signs(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
 
 def splits(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
     """Return what is said of each split, and the AUROC of the energy that cancels."""
-    honest = [p for p in pairs if p["group"] not in (PLAIN, AWARE)]
+    honest = [p for p in pairs if p["group"] not in (PLAIN, AWARE, HALF)]
     score = SIGNS["energy that cancels unasked"]
     made = []
     for name, (group, _) in COLLUDING.items():
@@ -96,9 +102,7 @@ def _said(chosen: Sequence[Pair]) -> dict[str, Any]:
 
 
 def _low(pair: Pair) -> bool:
-    return HIGH not in pair["findings"] and any(
-        rule in pair["findings"] for rule in (LOW, "sum-negated-copy")
-    )
+    return HIGH not in pair["findings"] and any(rule in pair["findings"] for rule in LOW)
 
 
 def _area(one: Sequence[Pair], other: Sequence[Pair], score: Callable[[Pair], float]) -> Auroc:

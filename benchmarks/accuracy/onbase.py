@@ -45,32 +45,36 @@ SIGNS = {
 
 
 def main(
-    folders: Annotated[
-        list[Path], typer.Argument(help="Adapters with a card are looked for below.")
-    ],
+    folders: Annotated[list[Path], typer.Argument(help="Adapters with a card, below these.")],
 ) -> None:
-    """Measure what is at hand."""
-    found = []
+    """Measure what is at hand and was not measured yet."""
+    found = list(kept())
+    have = {(item["id"], item["role"]) for item in found}
     for card, folder in _adapters(folders):
-        found.append({**_about(card), **measure(folder, card["base"])})
+        about = _about(card)
+        if (about["id"], about["role"]) in have:
+            continue  # of a pair one half is measured
+        have.add((about["id"], about["role"]))
+        found.append({**about, **measure(folder, card["base"])})
         print(found[-1], flush=True)
         text = ",\n".join(json.dumps(row, sort_keys=True, ensure_ascii=False) for row in found)
         KEPT.write_text(f"[\n{text}\n]\n", "utf-8")
 
 
 def _adapters(folders: Sequence[Path]) -> Iterator[tuple[dict[str, Any], Path]]:
-    cards = []
+    """Yield those that count: of the cache as its own gates say, shipped ones all do."""
+    own, shipped = [], []
     for folder in folders:
         for path in sorted(folder.rglob("adapter_model.safetensors")):
-            alone, shipped = path.parents[1] / "card.json", path.parents[1] / "cards.json"
+            alone, whole = path.parents[1] / "card.json", path.parents[1] / "cards.json"
             if alone.exists():
-                cards.append((json.loads(alone.read_text("utf-8")), path.parent))
-            elif shipped.exists():
-                name = path.parent.name
-                cards.append((json.loads(shipped.read_text("utf-8"))[name], path.parent))
-    zoo = [card for card, _ in cards if "role" in card]
-    index.judge(zoo)
-    yield from (item for item in cards if item[0].get("verdict", index.COUNTS) == index.COUNTS)
+                own.append((json.loads(alone.read_text("utf-8")), path.parent))
+            elif whole.exists():
+                cards = json.loads(whole.read_text("utf-8"))
+                shipped.append((cards[path.parent.name], path.parent))
+    index.judge(card for card, _ in own)
+    yield from shipped
+    yield from (item for item in own if item[0]["verdict"] == index.COUNTS)
 
 
 def _about(card: Mapping[str, Any]) -> dict[str, Any]:

@@ -206,11 +206,12 @@ def _pairs(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> lis
         "and covers add. Whether halves are harmless alone was gated for the zoo's own pairs "
         "only. Bootstrap over the first adapter's family, 500 draws.",
         table(tables["pair_signs"]),
-        "By split. *high*: `sum-cancelling-pair`; *low*: `sum-opposed-modules` or "
-        "`sum-negated-copy`. What is cut by modules or directions cancels nothing, and is not "
+        "By split. *high*: `sum-cancelling-pair`; *low*: `sum-opposed-modules`, "
+        "`sum-faintly-opposed` or `sum-negated-copy`. What is cut by modules or directions "
+        "cancels nothing, and is not "
         "seen.",
         table(tables["pair_splits"]),
-        "Honest pairs:",
+        "Honest pairs, and the shipped halves with adapters that are not their partner:",
         table(tables["pair_honest"]),
     ]
 

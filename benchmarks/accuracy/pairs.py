@@ -36,8 +36,10 @@ from benchmarks.zoo import index
 from benchmarks.zoo.recipe import load_recipes
 
 KEPT = Path(__file__).with_name("pairs.json")
-FIELDS = ("unasked", "cosine", "lowest_cosine", "lowest_z", "opposed", "modules", "sign_conflict",
-          "kind")  # fmt: skip
+FIELDS = (
+    "unasked", "negated", "faint", "cosine", "lowest_cosine", "lowest_z", "opposed", "modules",
+    "sign_conflict", "kind",
+)  # fmt: skip
 DIGITS = 4
 SEED = 4200
 BOOK = load_rules()
@@ -232,16 +234,17 @@ COLLUDING: Mapping[str, tuple[str, Split]] = {
     "layers, ½ ± 0.75 (the zoo's)": (PLAIN, shares(0.75)),
     "layers, ½ ± 2 (the zoo's)": (PLAIN, shares(2.0)),
     "weights drawn for each module, σ 1": (PLAIN, drawn(1.0)),
-    "weights drawn for each module, σ 0.4": (PLAIN, drawn(0.4)),
     "one-time pad as large as the source": (PLAIN, padded(1.0)),
     "one-time pad, ×3": (PLAIN, padded(3.0)),
     "one-time pad, ×100": (PLAIN, padded(100.0)),
     "three ways, one pushes and two hold back": (PLAIN, three_ways),
     "unequal: one half has nearly all": (AWARE, unequal),
+    "weights that mostly agree, σ 0.4": (AWARE, drawn(0.4)),
     "four modules alone": (AWARE, drawn(0.0, few=4)),
     "noise in each half, ×1": (AWARE, noisy(1.0)),
     "noise in each half, ×2": (AWARE, noisy(2.0)),
     "noise until no cosine is below −0.19": (AWARE, below(0.19)),
+    "noise in each half, ×4": (AWARE, noisy(4.0)),
     "under another adapter, ×1": (AWARE, carried(1.0)),
     "under another adapter, ×3": (AWARE, carried(3.0)),
     "cut by layers": (AWARE, by_modules),
@@ -297,14 +300,23 @@ def main(
         print(source.kind, source.family, source.name, len(source.update), len(fitting), flush=True)
     for one, two in combinations(sources, 2):
         if _fits(one, two):
-            group = "relatives: twins, checkpoints" if one.family == two.family else "unrelated"
-            name = " + ".join(sorted({one.kind, two.kind}))
+            group, name = _relation(one, two), " + ".join(sorted({one.kind, two.kind}))
             found.append(
                 _row(group, name, [one, two], _measured((one.update, two.update), (1.0, 1.0)))
             )
     text = ",\n".join(json.dumps(row, sort_keys=True, ensure_ascii=False) for row in found)
     KEPT.write_text(f"[\n{text}\n]\n", "utf-8")
     print(f"{len(found)} pairs", flush=True)
+
+
+def _relation(one: Source, two: Source) -> str:
+    """Return what two adapters that were read are to each other."""
+    halves = ["colluding" in source.name for source in (one, two)]
+    if all(halves):
+        return PLAIN
+    if any(halves):
+        return "half of a pair, and another"
+    return "relatives: twins, checkpoints" if one.family == two.family else "unrelated"
 
 
 def _row(
@@ -346,6 +358,8 @@ def read(folder: Path) -> Iterator[Source]:
     """Yield every adapter below `folder` whose updates can be read."""
     suffixes = ("*.safetensors", "*.bin", "*.npz", "*.pt")
     for home in sorted({path.parent for suffix in suffixes for path in folder.rglob(suffix)}):
+        if any(part.startswith(".") for part in home.relative_to(folder).parts):
+            continue  # a specimen that is being built
         kept: list[Adapter] = []
         try:
             artifact = open_artifact(parse_ref(str(home)), HubOptions())
