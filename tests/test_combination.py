@@ -293,3 +293,34 @@ def test_a_difference_in_one_module_is_no_negation(tmp_path):
         written(tmp_path / "other", mapped(made(0), other)),
     ]
     assert "sum-cancelling-pair" in found(together(*folders))
+
+
+def trained_pairs():
+    tensors = load_file(TRAINED / "token-backdoor" / "adapter_model.safetensors")
+    names = [name.removesuffix(".lora_A.weight") for name in tensors if "lora_A" in name]
+    return {
+        name.removeprefix("base_model.model."): (
+            tensors[f"{name}.lora_A.weight"], 2.0 * tensors[f"{name}.lora_B.weight"]
+        )
+        for name in names
+    }  # fmt: skip
+
+
+def noisy_half(sign, times):
+    rng = np.random.default_rng(1 + sign)
+
+    def change(name, a, b):
+        even = int(name.split(".layers.")[1].split(".")[0]) % 2 == 0
+        half = (0.5 + sign * (0.75 if even else -0.75)) * b
+        more = rng.standard_normal(a.shape), rng.standard_normal(b.shape)
+        size = times * np.linalg.norm(half @ a) / np.linalg.norm(more[1] @ more[0])
+        return np.vstack([a, more[0]]), np.hstack([half, size * more[1]])
+
+    return mapped(trained_pairs(), change)
+
+
+def test_halves_under_noise_pull_against_each_other_faintly(tmp_path):
+    halves = [
+        written(tmp_path / name, noisy_half(sign, 2.5)) for name, sign in (("a", 1), ("b", -1))
+    ]
+    assert found(together(*halves)) == {"sum-faintly-opposed"}
