@@ -165,7 +165,8 @@ def _refusal(tables: Mapping[str, Sequence[Row]]) -> list[str]:
         "of which at least half are answered; against the same edits of other directions (sums, "
         "random ones) and trained benign adapters, some of the base that was not aligned. One "
         "base: its edits share a direction, so the interval, over edits, is narrower than that of "
-        "independent attacks, and says nothing of another base.",
+        "independent attacks, and says nothing of another base. The rule fires on edits that are "
+        "too weak to take refusals away, too (*any, of the others*): the direction is taken out.",
         table(tables["refusal_signals"]),
         "Each kind of edit, those first that were made to take refusals away. The bound of a "
         "fifth was the probe's, set before any of these was made; the rule on the reading side "
