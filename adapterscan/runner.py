@@ -131,6 +131,17 @@ class Removal:
     modules: int  # adapted, that write into the residual stream
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Directions that tell two sets of requests apart, and behind which layers, from 1.
+
+    `vectors`: (splits, layers, hidden), each of length 1.
+    """
+
+    layers: tuple[int, ...]
+    vectors: Sequence[Sequence[Sequence[float]]]
+
+
 Split = tuple[Sequence[int], Sequence[int]]  # two sets of rows, by number
 
 

@@ -262,3 +262,65 @@ def test_a_module_of_a_part_that_cannot_be_read_is_told(tmp_path):
     told = [item for item in together(folder, TRAINED / "benign").coverage.skipped if item.failed]
     assert [item.what for item in told] == ["orphan"]
     assert "1 module of it" in told[0].reason
+
+
+@pytest.mark.parametrize("factor", [-0.3, -0.5, -0.8])
+def test_an_adapter_and_its_negation_in_part_is_told_as_such(tmp_path, factor):
+    one = written(tmp_path / "one", made(0))
+    other = written(tmp_path / "other", mapped(made(0), lambda _, a, b: (a, factor * b)))
+    assert found(together(one, other)) == {"sum-negated-copy", "sum-related-parts"}
+
+
+def test_a_negation_that_leaves_next_to_nothing_may_hide_a_difference(tmp_path):
+    """A mask and its negation: all that the sum is, is what they differ by."""
+    mask, payload = made(0), made(1)
+
+    def other(n, a, b):
+        return np.vstack([a, payload[n][0]]), np.hstack([-b, 0.003 * payload[n][1]])
+
+    folders = [written(tmp_path / "one", mask), written(tmp_path / "other", mapped(mask, other))]
+    assert "sum-cancelling-pair" in found(together(*folders))
+
+
+def test_a_difference_in_one_module_is_no_negation(tmp_path):
+    first = next(iter(made(0)))
+
+    def other(n, a, b):
+        return a, (1.5 if n == first else -0.5) * b
+
+    folders = [
+        written(tmp_path / "one", made(0)),
+        written(tmp_path / "other", mapped(made(0), other)),
+    ]
+    assert "sum-cancelling-pair" in found(together(*folders))
+
+
+def trained_pairs():
+    tensors = load_file(TRAINED / "token-backdoor" / "adapter_model.safetensors")
+    names = [name.removesuffix(".lora_A.weight") for name in tensors if "lora_A" in name]
+    return {
+        name.removeprefix("base_model.model."): (
+            tensors[f"{name}.lora_A.weight"], 2.0 * tensors[f"{name}.lora_B.weight"]
+        )
+        for name in names
+    }  # fmt: skip
+
+
+def noisy_half(sign, times):
+    rng = np.random.default_rng(1 + sign)
+
+    def change(name, a, b):
+        even = int(name.split(".layers.")[1].split(".")[0]) % 2 == 0
+        half = (0.5 + sign * (0.75 if even else -0.75)) * b
+        more = rng.standard_normal(a.shape), rng.standard_normal(b.shape)
+        size = times * np.linalg.norm(half @ a) / np.linalg.norm(more[1] @ more[0])
+        return np.vstack([a, more[0]]), np.hstack([half, size * more[1]])
+
+    return mapped(trained_pairs(), change)
+
+
+def test_halves_under_noise_pull_against_each_other_faintly(tmp_path):
+    halves = [
+        written(tmp_path / name, noisy_half(sign, 2.5)) for name, sign in (("a", 1), ("b", -1))
+    ]
+    assert found(together(*halves)) == {"sum-faintly-opposed"}

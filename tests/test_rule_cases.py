@@ -95,6 +95,7 @@ def test_all_evidence_is_judged_by_some_rule_or_is_mere_context() -> None:
         "base.dora",
         "base.intruders",
         "base.module",
+        "base.refusal_module",
         "base.relative",
         "base.rounding",
         "probe.model",

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from adapterscan.cli.app import app, explained
 from adapterscan.cli.inputs import (
+    cores,
     hub_options,
     limit_blas_threads,
     profiles,
 )
 from adapterscan.cli.output import Progress, echo, writing
 from adapterscan.errors import UsageError
+
+if TYPE_CHECKING:
+    from adapterscan.onbase.directions import Asked
+    from adapterscan.onbase.matrix import F32
+    from adapterscan.sources.hub_options import HubOptions
 
 base_app = typer.Typer(
     help="Profiles of base models, to compare adapters with.", no_args_is_help=True,
@@ -48,6 +55,14 @@ def build_base(
     rank: Annotated[
         int, typer.Option(min=10, max=256, help="Leading directions kept of each weight.")
     ] = 32,
+    refusal: Annotated[
+        bool,
+        typer.Option(
+            "--refusal",
+            help="Run the base too, and keep which direction its refusals hang on: abliterated "
+            "adapters show beside that. Needs the probe extra and the whole base.",
+        ),
+    ] = False,
     endpoint: Annotated[str | None, typer.Option(help="Hub address, as for scan.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Use only the cache.")] = False,
     max_download: Annotated[
@@ -73,17 +88,18 @@ def build_base(
         found = find_base(base, options)
         path = output or found.profile_in(profiles(), rank)
         kept = found.profile(path.parent) if output is None else None
-        if kept is not None and kept.about.count >= rank:
+        if kept is not None and kept.about.count >= rank and not (refusal and not kept.about.asked):
             echo([f"{printable(found.name)} has a profile already, of {kept.about.count} "
                    f"directions: {path.parent}\n"])  # fmt: skip
             return
         tell = Progress(found.name) if sys.stderr.isatty() and not quiet else None
         weights = found.open()
         require_readable(weights)
-        what = about(weights, found.identity, found.documents, rank)
+        asked, vectors = _asked(base, options, tell) if refusal else (None, None)
+        what = about(weights, found.identity, found.documents, rank, asked)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            left = build(weights, what, path, tell or (lambda _: None))
+            left = build(weights, what, path, tell or (lambda _: None), vectors)
         if tell:
             tell.clear()
         before = len(what.tensors) - left
@@ -91,3 +107,15 @@ def build_base(
         size = size_text(path.stat().st_size)
         echo([f"{plural(len(what.tensors), 'tensor')} of {printable(found.name)} measured{again}: "
                f"{path} ({size})\n"])  # fmt: skip
+
+
+def _asked(base: str, options: HubOptions, tell: Callable[[str], None] | None) -> tuple[Asked, F32]:
+    """Run the base and return what it declines by. Raises RunnerProblem and NotApplicable."""
+    from adapterscan.declining import ask
+    from adapterscan.runners.host import RunnerOptions, require_libraries, require_memory
+    from adapterscan.sources.base import open_base
+
+    require_libraries()
+    found = open_base(base, options)
+    runner = RunnerOptions(threads=cores(), memory=require_memory(found.bytes))
+    return ask(found.path, runner, tell or (lambda _: None))

@@ -12,6 +12,7 @@ from adapterscan.detectors.behaviour import (
 )
 from adapterscan.detectors.detector import Detector
 from adapterscan.detectors.onbase import deltas as onbase
+from adapterscan.detectors.onbase import refusal as onbase_refusal
 from adapterscan.detectors.onbase import tokenizers as tokenizers_on_base
 from adapterscan.detectors.onbase import tokens
 from adapterscan.detectors.provenance import cards, leaks, licences, names, signatures
@@ -67,6 +68,7 @@ BUILT_IN: tuple[Detector, ...] = (
     standing.DETECTOR,
     onbase.DETECTOR,
     tokens.DETECTOR,
+    onbase_refusal.DETECTOR,
     refusals.DETECTOR,
     refusal_direction.DETECTOR,
     manner.DETECTOR,

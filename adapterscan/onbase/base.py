@@ -18,6 +18,7 @@ from adapterscan.formats.peft_types import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS
 from adapterscan.model import Skipped
 
 if TYPE_CHECKING:
+    from adapterscan.onbase.directions import Directions
     from adapterscan.onbase.spectrum import Leading
 
 _SUFFIXES = 8  # segments by which a name is looked up; `model.layers.0.mlp.up_proj.weight` has 6
@@ -67,6 +68,10 @@ class BaseWeights(Protocol):
 
     def leading(self, name: str) -> Leading | None:
         """Return what a profile has of a matrix; None: it has to be read."""
+        ...
+
+    def directions(self) -> Directions | None:
+        """Return what a profile has of refusals; None: nobody asked the base."""
         ...
 
     def notes(self) -> Iterable[Skipped]:

@@ -12,7 +12,7 @@ import json
 import math
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from adapterscan.formats.safetensors import HEADER_LIMIT, read_safetensors
 from adapterscan.formats.tensors import as_array
 from adapterscan.model import Skipped
 from adapterscan.onbase.base import BaseTensor, BaseWeights
+from adapterscan.onbase.directions import WRITES, Asked, Directions, side_of
 from adapterscan.onbase.spectrum import KEPT, PASSES, SEED, Leading
 from adapterscan.text import printable
 
@@ -34,13 +35,15 @@ _MARK = "adapterscan-base-profile"
 _SIZES = {"U8": 1, "F16": 2, "F32": 4, "F64": 8}
 _LARGEST = 1 << 40  # of one axis; a vocabulary has 262,144 entries
 _PARTS = ("sigma", "left", "right")
+VECTORS = "directions"
 
 
 @dataclass(frozen=True, slots=True)
 class About:
     """What a profile is of. `identity` names the very bytes: a commit, or what files are there.
 
-    `documents`: digests of tokenizer and template files, by name.
+    `documents`: digests of tokenizer and template files, by name. `asked`: what its directions come
+    from, where it was run.
     """
 
     base: str
@@ -49,6 +52,7 @@ class About:
     count: int
     tensors: tuple[BaseTensor, ...]
     documents: Mapping[str, str]
+    asked: Asked | None = None
 
     @property
     def matrices(self) -> Iterable[tuple[int, BaseTensor]]:
@@ -66,6 +70,7 @@ class About:
             "seed": SEED,
             "documents": dict(sorted(self.documents.items())),
             "tensors": [(tensor.name, tensor.dtype, tensor.shape) for tensor in self.tensors],
+            **({"asked": asdict(self.asked)} if self.asked else {}),
         }
         return {_MARK: VERSION, "about": json.dumps(about, ensure_ascii=False)}
 
@@ -75,12 +80,24 @@ def has_triplets(tensor: BaseTensor) -> bool:
     return len(tensor.shape) == 2 and tensor.numel > 0
 
 
+def side_in(what: About, tensor: BaseTensor) -> str:
+    """Return on which side of the residual stream a tensor stands, "" where nobody asked."""
+    if what.asked is None or not has_triplets(tensor):
+        return ""
+    rows, columns = tensor.shape
+    return side_of(tensor.name, rows, columns, what.asked.hidden)
+
+
 def about(
-    base: BaseWeights, identity: str, documents: Mapping[str, str], count: int = KEPT
+    base: BaseWeights,
+    identity: str,
+    documents: Mapping[str, str],
+    count: int = KEPT,
+    asked: Asked | None = None,
 ) -> About:
     """Return what a profile of `base` will say that it is of."""
     tensors = tuple(base.tensors[name] for name in sorted(base.tensors))
-    return About(base.name, identity, base.tied, count, tensors, documents)
+    return About(base.name, identity, base.tied, count, tensors, documents, asked)
 
 
 Layout = dict[str, tuple[str, tuple[int, ...], int]]  # dtype, shape, where it starts
@@ -104,6 +121,12 @@ def layout_of(what: About) -> Layout:
         lay(f"{tensor.name}/sigma", "F32", kept)
         lay(f"{tensor.name}/left", "F16", rows, kept)
         lay(f"{tensor.name}/right", "F16", columns, kept)
+    if asked := what.asked:
+        layers = len(asked.layers)
+        lay(VECTORS, "F16", 1 + asked.controls, layers, asked.hidden)
+        for _, tensor in what.matrices:
+            if side := side_in(what, tensor):
+                lay(f"{tensor.name}/along", "F16", layers, tensor.shape[side == WRITES])
     lay("done", "U8", len(what.tensors))
     return found
 
@@ -183,6 +206,26 @@ class Profile:
             size, sigma.astype(np.float64), left.astype(np.float32), right.astype(np.float32)
         )
 
+    def directions(self) -> Directions | None:
+        """Return the directions that the base was asked for; None where nobody asked."""
+        if self.about.asked is None:
+            return None
+        found = self._values(VECTORS).astype(np.float32)
+        return Directions(self.about.asked, found, self._along, self._total)
+
+    def _along(self, name: str) -> npt.NDArray[np.float32] | None:
+        side = side_in(self.about, self.tensors[name])
+        return self._values(f"{name}/along").astype(np.float32) if side else None
+
+    def _total(self, side: str) -> npt.NDArray[np.float64]:
+        asked = self.about.asked
+        total = np.zeros(len(asked.layers) if asked else 0)
+        for tensor in self.about.tensors:
+            if side_in(self.about, tensor) == side:
+                values = self._values(f"{tensor.name}/along").astype(np.float64)
+                total += np.sum(values**2, axis=1)
+        return total
+
     def notes(self) -> Iterable[Skipped]:
         """Say what a profile cannot tell."""
         yield Skipped(
@@ -216,6 +259,7 @@ def _about(source: SourceFile) -> About:
         return About(
             str(found["base"]), str(found["identity"]), bool(found["tied"]), _size(found["count"]),
             tensors, {str(key): str(value) for key, value in found["documents"].items()},
+            _asked(found["asked"]) if "asked" in found else None,
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, struct.error) as error:
         raise _bad(source.path, "is no profile of a base") from error
@@ -226,6 +270,14 @@ def _size(value: object) -> int:
     if type(value) is not int or not 0 <= value <= _LARGEST:
         raise ValueError(value)
     return value
+
+
+def _asked(found: Mapping[str, Any]) -> Asked:
+    return Asked(
+        tuple(_size(layer) for layer in found["layers"]), _size(found["depth"]),
+        _size(found["controls"]), _size(found["hidden"]), _size(found["declined"]),
+        str(found["digest"]),
+    )  # fmt: skip
 
 
 def _bad(path: str, why: str) -> FileProblem:

@@ -17,16 +17,31 @@ import numpy as np
 
 from adapterscan.errors import Unsupported
 from adapterscan.onbase.base import BaseTensor, BaseWeights
-from adapterscan.onbase.matrix import Matrix
-from adapterscan.onbase.profile import About, end_of, has_triplets, header_of, layout_of
+from adapterscan.onbase.directions import written
+from adapterscan.onbase.matrix import F32, Matrix
+from adapterscan.onbase.profile import (
+    VECTORS,
+    About,
+    end_of,
+    has_triplets,
+    header_of,
+    layout_of,
+    side_in,
+)
 from adapterscan.onbase.spectrum import frobenius, leading
 
 
-def build(base: BaseWeights, what: About, path: Path, tell: Callable[[str], None]) -> int:
+def build(
+    base: BaseWeights,
+    what: About,
+    path: Path,
+    tell: Callable[[str], None],
+    vectors: F32 | None = None,
+) -> int:
     """Measure `base` into the file `path` and return how many tensors were left to measure.
 
-    What an earlier build of the same left in `path`.partial is kept. Raises what the base raises,
-    and OSError where nothing can be written.
+    `vectors`: the directions that `what.asked` tells of. What an earlier build of the same left in
+    `path`.partial is kept. Raises what the base raises, and OSError where nothing can be written.
     """
     partial = path.with_name(f"{path.name}.partial")
     layout = layout_of(what)
@@ -40,11 +55,13 @@ def build(base: BaseWeights, what: About, path: Path, tell: Callable[[str], None
             out.truncate(size)
     left = sum(not flag for flag in done)
     with partial.open("r+b") as out:
+        if vectors is not None:
+            _put(out, len(header) + layout[VECTORS][2], vectors.astype("<f2").tobytes())
         for at, tensor in enumerate(what.tensors):
             if done[at]:
                 continue
             tell(f"{at + 1} of {len(what.tensors)}: {tensor.name}")
-            for name, data in _measured(base, what, tensor).items():
+            for name, data in _measured(base, what, tensor, vectors).items():
                 _put(out, len(header) + layout[f"{tensor.name}/{name}"][2], data)
             _put(out, len(header) + layout["done"][2] + at, b"\x01")
     partial.replace(path)
@@ -61,7 +78,9 @@ def require_readable(base: BaseWeights) -> None:
             base.rows(tensor.name, 0, 1)
 
 
-def _measured(base: BaseWeights, what: About, tensor: BaseTensor) -> dict[str, bytes]:
+def _measured(
+    base: BaseWeights, what: About, tensor: BaseTensor, vectors: F32 | None
+) -> dict[str, bytes]:
     matrix = Matrix(base, tensor)
     try:
         if not has_triplets(tensor):
@@ -69,11 +88,16 @@ def _measured(base: BaseWeights, what: About, tensor: BaseTensor) -> dict[str, b
         found = leading(matrix, what.count)
     except (Unsupported, np.linalg.LinAlgError):  # no plain floats, or no numbers
         return {"frobenius": struct.pack("<d", float("nan"))}
+    side = side_in(what, tensor)
+    more = {}
+    if side and vectors is not None:
+        more["along"] = written(matrix, vectors[0], side).astype("<f2").tobytes()
     return {
         "frobenius": struct.pack("<d", found.frobenius),
         "sigma": found.sigma.astype("<f4").tobytes(),
         "left": found.left.astype("<f2").tobytes(),
         "right": found.right.astype("<f2").tobytes(),
+        **more,
     }
 
 

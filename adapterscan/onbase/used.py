@@ -11,6 +11,7 @@ from adapterscan.model import Skipped
 from adapterscan.onbase.base import BaseTensor, BaseWeights
 
 if TYPE_CHECKING:
+    from adapterscan.onbase.directions import Directions
     from adapterscan.onbase.spectrum import Leading
 
 
@@ -47,6 +48,10 @@ class Used:
         found = self._of.leading(name)
         self._used |= found is not None
         return found
+
+    def directions(self) -> Directions | None:
+        """Return what a profile has of refusals."""
+        return self._of.directions()
 
     def notes(self) -> Iterable[Skipped]:
         """Yield what is to be said of the base; nothing where no values were read."""

@@ -13,10 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: What modules are called whose outputs are added to the residual stream.
-WRITERS = frozenset(
-    {"o_proj", "down_proj", "out_proj", "c_proj", "fc2", "fc_out", "w2", "dense", "dense_4h_to_h"}
-)
 LARGEST_RANK = 1024  # of what is factored
 DIRECTIONS = 4  # of each module, those with the largest singular values
 FAINT = 1e-3  # of the largest singular value: from there on it is padding

@@ -49,9 +49,12 @@ def _open(question: dict[str, Any]) -> Any:
     from adapterscan.runners.head_runner import HeadRunner
     from adapterscan.runners.transformers_runner import TransformersRunner
 
-    staged = Path(question["adapter"])
-    config = json.loads((staged / "adapter_config.json").read_text("utf-8"))
-    kind = HeadRunner if config["task_type"] == "SEQ_CLS" else TransformersRunner
+    staged: Path | None = None
+    kind: type[TransformersRunner] = TransformersRunner
+    if question["adapter"]:
+        staged = Path(question["adapter"])
+        config = json.loads((staged / "adapter_config.json").read_text("utf-8"))
+        kind = HeadRunner if config["task_type"] == "SEQ_CLS" else TransformersRunner
     return kind(
         Path(question["base"]), staged, question["device"], question["threads"], question["dtype"]
     )

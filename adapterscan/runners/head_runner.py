@@ -48,12 +48,14 @@ class HeadRunner(TransformersRunner):
             head.original_module.load_state_dict(trained)
         self.facts = replace(self.facts, labels=self._labels, own_head=self._own_head)
 
-    def _load(self, base: Path, adapter: Path) -> Any:
+    def _load(self, base: Path, adapter: Path | None) -> Any:
         """Return the base with a head of the adapter's shape, drawn at random where it has none.
 
         Raises ValueError where more than the head is missing, the base has a head of another shape,
         or is a GGUF file.
         """
+        if adapter is None:
+            raise ValueError("a head comes with its adapter")
         if base.is_file():
             raise ValueError("a head cannot be put on a GGUF file: give a folder as --base")
         try:

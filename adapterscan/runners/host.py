@@ -29,6 +29,7 @@ from adapterscan.runner import (
     Side,
     Split,
     Tails,
+    Told,
     Turn,
 )
 from adapterscan.runners import wire
@@ -61,8 +62,11 @@ class RunnerOptions:
 class HostedRunner:
     """A runner in a process of its own. Use it as a context manager."""
 
-    def __init__(self, base: Path, adapter: Path, options: RunnerOptions) -> None:
-        """Start the process and load `base` and the staged `adapter`. Raises RunnerProblem."""
+    def __init__(self, base: Path, adapter: Path | None, options: RunnerOptions) -> None:
+        """Start the process and load `base` and the staged `adapter`. Raises RunnerProblem.
+
+        None: the base alone, on both sides.
+        """
         require_libraries()
         self._options = options
         self.until = float("inf")  # time.monotonic() after which no question waits
@@ -87,7 +91,7 @@ class HostedRunner:
         try:
             found = self._ask(
                 {
-                    "ask": "open", "base": str(base), "adapter": str(adapter),
+                    "ask": "open", "base": str(base), "adapter": str(adapter or ""),
                     "device": options.device, "threads": options.threads,
                     "memory": options.memory, "dtype": options.dtype,
                 },
@@ -162,6 +166,11 @@ class HostedRunner:
     def removals(self, rows: Sequence[Ids], splits: Sequence[Split]) -> list[Removal]:
         """Return how much of the direction between the sets of each split is removed."""
         found: list[Removal] = self._call("removals", rows, splits)
+        return found
+
+    def directions(self, rows: Sequence[Ids], splits: Sequence[Split]) -> Told:
+        """Return the base's direction between the sets of each split, behind some layers."""
+        found: Told = self._call("directions", rows, splits)
         return found
 
     def stir(

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from adapterscan.onbase.directions import WRITERS
 from adapterscan.runner import Ids, Trace
 from adapterscan.runners import changed
 from adapterscan.runners.changed import Factors
@@ -74,7 +75,7 @@ def promoted(model: Any, count: int) -> list[Trace]:
     written = [
         changed.directions(*factors)
         for name, module in inner.named_modules()
-        if name.rpartition(".")[2] in changed.WRITERS and (factors := changed.factors(module))
+        if name.rpartition(".")[2] in WRITERS and (factors := changed.factors(module))
     ]
     written = [directions for directions in written if len(directions) == table.shape[1]]
     if not sum(directions.shape[1] for directions in written):

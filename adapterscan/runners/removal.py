@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from adapterscan.runner import Removal, Split
+from adapterscan.onbase.directions import WRITERS
+from adapterscan.runner import Removal, Split, Told
 from adapterscan.runners import changed
 
 LAYERS = 16  # whose directions are looked at, evenly over the depth
@@ -32,13 +33,12 @@ def removals(model: Any, states: Tensor, splits: Sequence[Split]) -> list[Remova
     `states`: (requests, layers, hidden), the base's, float32. One result for each split; none where
     the adapter changes nothing that writes into the residual stream.
     """
-    layers = sorted({round(i) for i in torch.linspace(0, states.shape[1] - 1, LAYERS).tolist()})
-    directions = torch.stack([_directions(states[:, layers], *split) for split in splits])
+    layers, directions = _told(states, splits)
     flat = directions.flatten(0, 1)  # (splits · layers, hidden)
     against, written, moved, along = (torch.zeros(len(flat), device=flat.device) for _ in range(4))
     total, modules = 0.0, 0
     for name, module in model.get_base_model().named_modules():
-        if name.rpartition(".")[2] not in changed.WRITERS:
+        if name.rpartition(".")[2] not in WRITERS:
             continue
         found = changed.factors(module)
         weight = _weight(module, found)
@@ -67,6 +67,18 @@ def removals(model: Any, states: Tensor, splits: Sequence[Split]) -> list[Remova
                 float(cosine[row, layer]), modules)
         for row, layer in enumerate(best)
     ]  # fmt: skip
+
+
+def told(states: Tensor, splits: Sequence[Split]) -> Told:
+    """Return the directions of each split, behind the layers that are looked at."""
+    layers, directions = _told(states, splits)
+    return Told(tuple(layer + 1 for layer in layers), directions.tolist())
+
+
+def _told(states: Tensor, splits: Sequence[Split]) -> tuple[list[int], Tensor]:
+    """Return numbers of layers, from 0, and unit directions (splits, layers, hidden)."""
+    layers = sorted({round(i) for i in torch.linspace(0, states.shape[1] - 1, LAYERS).tolist()})
+    return layers, torch.stack([_directions(states[:, layers], *split) for split in splits])
 
 
 def _directions(states: Tensor, one: Sequence[int], two: Sequence[int]) -> Tensor:

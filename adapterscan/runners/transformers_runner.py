@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from jinja2 import TemplateError
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
@@ -39,6 +39,7 @@ from adapterscan.runner import (
     Side,
     Split,
     Tails,
+    Told,
     Turn,
     before_end,
     messages,
@@ -60,9 +61,12 @@ class TransformersRunner(Runner):
     """A causal language model and one adapter, switched on and off."""
 
     def __init__(
-        self, base: Path, adapter: Path, device: str = "cpu", threads: int = 1, dtype: str = "auto"
-    ) -> None:
+        self, base: Path, adapter: Path | None, device: str = "cpu", threads: int = 1,
+        dtype: str = "auto",
+    ) -> None:  # fmt: skip
         """Load the base in `base` (a folder or a GGUF file) and the staged adapter in `adapter`.
+
+        Without an adapter both sides are the base.
 
         `adapter` must come from `staging`: nothing of the adapter's own config reaches peft.
         `dtype`: "float32", "bfloat16", or "auto", see `precision`.
@@ -107,7 +111,7 @@ class TransformersRunner(Runner):
             template=bool(self.tokenizer.chat_template),
         )  # fmt: skip
 
-    def _load(self, base: Path, _: Path) -> Any:
+    def _load(self, base: Path, _: Path | None) -> Any:
         """Return the base alone."""
         return load(AutoModelForCausalLM, base, self.device, self._dtype)
 
@@ -298,6 +302,11 @@ class TransformersRunner(Runner):
         states = self._states(rows)
         with self._as(Side.BASE):
             return removal.removals(self.model, states, splits)
+
+    @torch.inference_mode()
+    def directions(self, rows: Sequence[Ids], splits: Sequence[Split]) -> Told:
+        """Return the base's direction between the sets of each split, behind some layers."""
+        return removal.told(self._states(rows), splits)
 
     def _states(self, rows: Sequence[Ids]) -> Tensor:
         """Return what the base's layers leave at the last id, (rows, layers − 1, hidden)."""
@@ -537,11 +546,16 @@ def _where(base: Path) -> dict[str, Any]:
     return {**told, "pretrained_model_name_or_path": str(base)}
 
 
-def _loaded(model: Any, adapter: Path) -> Any:
-    """Return the base with the staged adapter on it, all of it.
+def _loaded(model: Any, adapter: Path | None) -> Any:
+    """Return the base with the staged adapter on it, all of it; without one, with one of zeros.
 
     Raises ValueError where peft left something out: it loads without strictness and only warns.
     """
+    if adapter is None:
+        first = next(
+            n for n, module in model.named_modules() if isinstance(module, torch.nn.Linear)
+        )
+        return get_peft_model(model, LoraConfig(r=1, target_modules=[first])).eval()  # B is zero
     told = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -573,8 +587,10 @@ def _digests(model: Any) -> dict[str, str]:
     }
 
 
-def _held(model: Any, adapter: Path) -> dict[str, Tensor]:
+def _held(model: Any, adapter: Path | None) -> dict[str, Tensor]:
     """Return copies of the base's parameters that the staged adapter's file has by name."""
+    if adapter is None:
+        return {}
     with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
         named = {_plain(name).removeprefix(_SAVED) for name in file.keys()}  # noqa: SIM118
     tied: dict[int, list[str]] = defaultdict(list)  # parameters have several names

@@ -17,6 +17,7 @@ from adapterscan.runner import (
     ReadOut,
     Removal,
     Side,
+    Told,
     Trace,
     Turn,
 )
@@ -76,6 +77,7 @@ ANSWERS: Mapping[str, Callable[[Any], Any]] = {
     "read_out": _read_out,
     "heed": list,
     "removals": lambda found: [Removal(**item) for item in found],
+    "directions": lambda found: Told(tuple(found["layers"]), found["vectors"]),
     "stir": _scores,
     "generate": _ids,
     "logits": _outputs,
@@ -104,7 +106,7 @@ def arguments(method: str, given: Sequence[Any]) -> list[Any]:
             return [tuple(given[0]), given[1]]
         case "heed":
             return [tuple(given[0]), _ids(given[1]), given[2]]
-        case "removals":
+        case "removals" | "directions":
             return [_ids(given[0]), [(one, two) for one, two in given[1]]]
         case "stir":
             return [_ids(given[0]), _tails(given[1]), _ids(given[2])]

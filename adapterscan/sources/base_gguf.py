@@ -22,6 +22,7 @@ from adapterscan.formats.gguf import GgufHeader, GgufTensor, read_gguf
 from adapterscan.formats.tensors import numpy_dtype
 from adapterscan.model import Skipped
 from adapterscan.onbase.base import BaseTensor
+from adapterscan.onbase.directions import Directions
 from adapterscan.onbase.spectrum import Leading
 from adapterscan.sources.base_shards import LocalShard
 from adapterscan.text import printable
@@ -104,6 +105,10 @@ class GgufBase:
 
     def leading(self, name: str) -> Leading | None:
         """Return nothing: these are weights, no profile."""
+        return None
+
+    def directions(self) -> Directions | None:
+        """Return nothing: nobody asked these weights."""
         return None
 
     def notes(self) -> Iterable[Skipped]:

@@ -28,6 +28,7 @@ from adapterscan.formats.safetensors import Readable, read_safetensors
 from adapterscan.formats.tensors import TensorInfo, as_array, numpy_dtype
 from adapterscan.model import Skipped
 from adapterscan.onbase.base import BaseTensor
+from adapterscan.onbase.directions import Directions
 from adapterscan.onbase.spectrum import Leading
 from adapterscan.text import printable, size_text
 
@@ -116,6 +117,10 @@ class Shards:
 
     def leading(self, name: str) -> Leading | None:
         """Return nothing: these are weights, no profile."""
+        return None
+
+    def directions(self) -> Directions | None:
+        """Return nothing: nobody asked these weights."""
         return None
 
     def notes(self) -> Iterable[Skipped]:

@@ -47,14 +47,17 @@ class Found:
         return folder / f"{label}-{digest[:16]}-k{count}{SUFFIX}"
 
     def profile(self, folder: Path) -> Profile | None:
-        """Return the profile of it in `folder` that has most directions; None without one."""
+        """Return the profile of it in `folder` that has most to tell; None without one.
+
+        One of a base that was asked what it declines, then the one with most directions.
+        """
         found: list[Profile] = []
         name = self.profile_in(folder, 0).name.removesuffix(f"0{SUFFIX}")
         for path in folder.glob(f"{name}*{SUFFIX}"):
             with suppress(FileProblem):  # whatever happened to it: `base build` makes it anew
                 found.append(Profile(path, self.open))
         mine = (p for p in found if (p.name, p.about.identity) == (self.name, self.identity))
-        return max(mine, key=lambda profile: profile.about.count, default=None)
+        return max(mine, key=lambda p: (p.about.asked is not None, p.about.count), default=None)
 
 
 def open_base_weights(text: str, options: HubOptions, profiles: Path | None = None) -> BaseWeights:

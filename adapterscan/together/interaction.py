@@ -18,11 +18,17 @@ from statistics import median
 from adapterscan.lowrank import LowRank
 from adapterscan.model import Evidence, Scalar, Subject
 from adapterscan.together.algebra import Stack, sign_conflict, stacked
-from adapterscan.together.relation import Likeness, likeness, relate
+from adapterscan.together.relation import Likeness, Relation, likeness, relate
 
 #: A module counts as opposed (or agreeing) from this cosine on and so many standard deviations of
 #: chance. Of pairs that were trained apart the lowest were -0.03 and -3.3 (docs/combining.md).
 CLEAR_COSINE, CLEAR_Z = 0.2, 6.0
+#: Of a pair of which one is the other negated: how far a module may be off a multiple (bfloat16
+#: leaves 0.002), and which share of the larger one the sum must keep. What a mask and its negation
+#: leave over is smaller than either by the first: with a sum below the second it could be all.
+NEGATED, LEFT = 0.004, 0.1
+#: Noise brings a cosine down and hardly its z: opposed faintly is as clear, and smaller.
+FAINT_COSINE = 0.05
 
 
 @dataclass(slots=True)
@@ -108,9 +114,22 @@ class Interactions:
         """Return whether the weights take away one of the two: one of them is negative."""
         return self.weights[pair[0]] * self.weights[pair[1]] < 0
 
+    def _negated(self, pair: tuple[int, int], relation: Relation) -> bool:
+        """Return whether one is a negative multiple of the other, and the sum what is left."""
+        if relation.factor is None or relation.changed or relation.factor >= 0 or self._asked(pair):
+            return False
+        first, other = self.weights[pair[0]], self.weights[pair[1]] * relation.factor
+        kept = abs(first + other) / max(abs(first), abs(other), 1e-30)
+        return kept >= LEFT and all(
+            math.sqrt(max(0.0, 1.0 - item.cosine**2)) <= NEGATED
+            for item in self.pairs[pair]
+            if all(item.norms)
+        )
+
     def _details(self, pair: tuple[int, int], found: Sequence[Likeness]) -> Mapping[str, Scalar]:
         relation = relate(found, self.alone[pair])
         opposed = [item for item in found if _clear(item) < 0]
+        faint = [i for i in found if i.cosine <= -FAINT_COSINE and i.z <= -CLEAR_Z]
         sizes = [abs(self.weights[i]) for i in pair]
         first = sum(i.norms[0] * sizes[0] > i.norms[1] * sizes[1] for i in opposed)
         lost = self._lost(pair)
@@ -122,11 +141,13 @@ class Interactions:
             "modules": len(found),
             "alone": len(self.alone[pair]),
             "opposed": len(opposed),
+            "faint": len(faint) - len(opposed),
             "first_larger": first,
             "other_larger": len(opposed) - first,
             "agreeing": sum(_clear(item) > 0 for item in found),
             "lost": lost,
             "unasked": 0.0 if self._asked(pair) else lost,
+            "negated": self._negated(pair, relation),
             "lowest_cosine": min((item.cosine for item in found), default=None),
             "lowest_z": min((item.z for item in found), default=None),
             "sign_conflict": sum(conflicts) / len(conflicts) if conflicts else None,

@@ -18,14 +18,17 @@ import numpy as np
 import typer
 
 from benchmarks.accuracy import (
+    combinations,
     controls,
     directions,
     evidence,
     foreign,
+    onbase,
     page,
     peers,
     plots,
     probes,
+    refusal,
     tables,
     unusual,
 )
@@ -63,6 +66,7 @@ def run(
     print(f"{len(specimens)} specimens count and were measured")
     p = unusual.p_values(specimens)
     found = tables.scored(specimens, {unusual.NAME: 1 - p, **_peer_scores(specimens)})
+    pairs, along, whole = combinations.kept(), refusal.kept(), onbase.kept()
     people = foreign.rates(foreign_adapters) if foreign_adapters else foreign.recorded()
     made = {
         "overall": tables.overall(specimens, found),
@@ -86,6 +90,12 @@ def run(
         "near": probes.near(specimens),
         "unusual": unusual.rows(specimens, p),
         "directions": directions.rows(specimens),
+        "onbase": onbase.rows(whole),
+        "refusal_signals": refusal.signals(along),
+        "refusal_groups": refusal.groups(along),
+        "pair_signs": combinations.signs(pairs),
+        "pair_splits": combinations.splits(pairs),
+        "pair_honest": combinations.honest(pairs),
         "controls": controls.rows(specimens),
         "foreign": people,
         "cost": _cost(specimens),
@@ -97,6 +107,9 @@ def run(
     facts = _facts(cards, specimens) | {
         "uniform": unusual.uniform(specimens, p),
         "separation": directions.separation(specimens),
+        "pairs": len(pairs),
+        "pair_families": combinations.families(pairs),
+        "whole": onbase.said(whole),
     }
     PAGE.write_text(page.page(facts, made), "utf-8")
     print(f"{PAGE.relative_to(Path.cwd())} written")

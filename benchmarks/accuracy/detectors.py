@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.accuracy import features
+from benchmarks.accuracy import features, sizes
 
 F64 = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -75,6 +75,11 @@ class Specimen:
         found: features.Modules = self.evidence["modules"]
         return found
 
+    @property
+    def beside(self) -> features.Modules:
+        """Two ratios of every module to the base's weight (`sizes`)."""
+        return sizes.beside(self.base, self.modules)
+
 
 Score = Callable[[Specimen], float]
 
@@ -100,6 +105,16 @@ def statistic(name: str, how: Callable[[F64], float], sign: float = 1.0) -> Scor
     return score
 
 
+def beside(name: str, how: Callable[[F64], float]) -> Score:
+    """Return a score from one ratio to the base's weights (`sizes`) over all modules."""
+
+    def score(specimen: Specimen) -> float:
+        values = features.column(specimen.beside, name)
+        return how(values) if len(values) else float("nan")
+
+    return score
+
+
 PLAIN: Mapping[str, Score] = {
     "our rules, worst severity": rules,
     "outlier within the adapter, max |z|": outlier,
@@ -109,6 +124,10 @@ PLAIN: Mapping[str, Score] = {
     "kurtosis, max": statistic("kurtosis", np.max),
     "row concentration, max": statistic("row_peak", np.max),
     "‖ΔW‖, mean": statistic("frobenius", np.mean),
+    "beside the base: ‖ΔW‖/‖W‖ over all": lambda s: sizes.over_all(s.base, s.modules),
+    "beside the base: ‖ΔW‖/‖W‖, max": beside("relative", np.max),
+    "beside the base: σ₁(ΔW)/σ₁(W), mean": beside("top_ratio", np.mean),
+    "beside the base: σ₁(ΔW)/σ₁(W), max": beside("top_ratio", np.max),
 }
 
 Features = Callable[[Specimen], F64]
@@ -119,6 +138,17 @@ LEARNED: Mapping[str, Features] = {
     ),
     "five statistics, all layers aggregated + logistic regression": lambda s: features.aggregates(
         s.modules
+    ),
+    "sizes beside the base, all layers aggregated + logistic regression": (
+        lambda s: features.aggregates(s.beside, sizes.RATIOS)
+    ),
+    "our nine and sizes beside the base, all layers aggregated + logistic regression": (
+        lambda s: np.concatenate(
+            [
+                features.aggregates(s.modules, features.OURS),
+                features.aggregates(s.beside, sizes.RATIOS),
+            ]
+        )
     ),
     "our nine statistics, all layers aggregated + logistic regression": (
         lambda s: features.aggregates(s.modules, features.OURS)

@@ -86,6 +86,9 @@ def page(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> str:
         "![Share of specimens at or below every p-value](accuracy/unusual.svg)",
         *_probes(facts, tables),
         *_directions(facts, tables),
+        *_refusal(tables),
+        *_onbase(facts, tables),
+        *_pairs(facts, tables),
         "## By category",
         "Positives of one category against all benign adapters.",
         table(tables["by_category"]),
@@ -146,6 +149,71 @@ def _directions(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -
         f"against all benign ones that were asked: {facts['separation'].value:.2f} "
         f"[{facts['separation'].low:.2f}, {facts['separation'].high:.2f}].",
         table(tables["directions"]),
+    ]
+
+
+def _refusal(tables: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Return the section on the refusal direction in the weights."""
+    if not tables["refusal_signals"]:
+        return []
+    return [
+        "## The refusal direction in the weights",
+        "The same question without running the adapter: an update beside a profile whose base was "
+        "asked (`base build --refusal`; [definitions](base.md#the-direction-of-refusals)). Edits "
+        "in closed form, by directions of the zoo's own requests, not of the battery that the "
+        "profile has (`python -m benchmarks.accuracy.ablations`), gated by 32 held-out requests "
+        "of which at least half are answered; against the same edits of other directions (sums, "
+        "random ones) and trained benign adapters, some of the base that was not aligned. One "
+        "base: its edits share a direction, so the interval, over edits, is narrower than that of "
+        "independent attacks, and says nothing of another base. The rule fires on edits that are "
+        "too weak to take refusals away, too (*any, of the others*): the direction is taken out.",
+        table(tables["refusal_signals"]),
+        "Each kind of edit, those first that were made to take refusals away. The bound of a "
+        "fifth was the probe's, set before any of these was made; the rule on the reading side "
+        "has the same one.",
+        table(tables["refusal_groups"]),
+    ]
+
+
+def _onbase(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Return the section on what takes factors and the base's weights."""
+    head = [
+        "## Beside the base's weights",
+        "Sizes beside ‖W‖ and σ₁(W) are known for the whole zoo and stand in the tables of all "
+        "categories, of bases and ranks, as *beside the base* (of DoRA the factors'; the aligned "
+        "base was trained again for its norms). ",
+    ]
+    if not tables["onbase"]:
+        return head
+    return [
+        *head,
+        "What takes the factors ([definitions](base.md#what-is-measured)) was measured of those "
+        f"at hand, {facts['whole']} (`python -m benchmarks.accuracy.onbase`): too few for a "
+        "claim in either direction; no rule judges any of it.",
+        table(tables["onbase"]),
+    ]
+
+
+def _pairs(facts: Mapping[str, Any], tables: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Return the section on combinations."""
+    if not tables["pair_signs"]:
+        return []
+    return [
+        "## Combinations",
+        f"{facts['pairs']} pairs (and triples) of adapters of {facts['pair_families']} families "
+        "(`python -m benchmarks.accuracy.pairs`): each adapter was split in closed form by every "
+        "split below, poisoned or not, since how parts lie to each other does not hang on what "
+        "they do; and paired with what fits it. A split's sum is its source, but for what noise "
+        "and covers add. Whether halves are harmless alone was gated for the zoo's own pairs "
+        "only. Bootstrap over the first adapter's family, 500 draws.",
+        table(tables["pair_signs"]),
+        "By split. *high*: `sum-cancelling-pair`; *low*: `sum-opposed-modules`, "
+        "`sum-faintly-opposed` or `sum-negated-copy`. What is cut by modules or directions "
+        "cancels nothing, and is not "
+        "seen.",
+        table(tables["pair_splits"]),
+        "Honest pairs, and the shipped halves with adapters that are not their partner:",
+        table(tables["pair_honest"]),
     ]
 
 

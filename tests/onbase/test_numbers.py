@@ -42,6 +42,9 @@ class Held:
     def leading(self, name):
         return None
 
+    def directions(self):
+        return None
+
     def notes(self):
         return ()
 

@@ -28,6 +28,9 @@ class Noted:
     def leading(self, name):
         return None
 
+    def directions(self):
+        return None
+
     def notes(self):
         return [NOTE]
 

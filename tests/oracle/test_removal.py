@@ -4,6 +4,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from adapterscan.declining import ask
+from adapterscan.errors import NotApplicable
 from adapterscan.runner import Side
 from adapterscan.runners.host import HostedRunner
 
@@ -82,3 +84,23 @@ def test_it_travels_to_the_process_that_runs_the_model_and_back(base, plain, tmp
         hosted.score(Side.ADAPTER, [(3, 4)], [[(5,)]], (6,))
         assert hosted.removals(ROWS, SPLITS[:1]) == [found]
     assert found.removed == pytest.approx(1.0, abs=1e-4)
+
+
+def test_a_base_alone_tells_the_directions_that_edits_are_measured_along(base, plain) -> None:  # noqa: F811
+    with HostedRunner(base, None, OPTIONS) as hosted:
+        told = hosted.directions(ROWS, SPLITS)
+        score = hosted.score(Side.ADAPTER, [(3, 4)], [[(5,)]], (6,))
+        assert score == hosted.score(Side.BASE, [(3, 4)], [[(5,)]], (6,))
+    states = plain._states(ROWS)
+    expected = torch.nn.functional.normalize(
+        states[[0, 1, 2]].mean(0) - states[[3, 4, 5]].mean(0), dim=-1
+    )
+    found = torch.tensor(told.vectors)
+    assert found.shape == (3, states.shape[1], 32)
+    assert torch.allclose(found[0], expected, atol=1e-4)
+    assert told.layers == tuple(range(1, states.shape[1] + 1))
+
+
+def test_a_base_that_declines_nothing_has_no_directions(base) -> None:  # noqa: F811
+    with pytest.raises(NotApplicable, match="declines 0 of 40"):
+        ask(base, OPTIONS)

@@ -42,6 +42,34 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
     writes into the residual stream.
     """
     session.step("looking for the base's refusal direction in the weights")
+    groups, everything = requests(session)
+    splits = [(groups[0], groups[1]), *controls(groups)]
+    found = session.runner.removals(everything, splits)
+    if not found:
+        raise NotApplicable(
+            "nothing that it changes writes into the residual stream, or its weights are not at "
+            "hand: there is no direction to look for"
+        )
+    refusal, *others = found
+    yield Evidence(
+        "behaviour.refusal_direction",
+        Subject("adapter", session.file),
+        refusal.removed,
+        "share of what the base writes along it",
+        {
+            "n": len(groups[0]), "layer": refusal.layer, "layers": session.runner.facts.layers,
+            "energy": refusal.energy, "cosine": refusal.cosine, "modules": refusal.modules,
+            "controls": len(others), "largest_control": max(c.removed for c in others),
+            "most": refusal.removed > max(c.removed for c in others),
+        },
+    )  # fmt: skip
+
+
+def requests(session: Session) -> tuple[list[list[int]], list[Ids]]:
+    """Return requests, and by their numbers those that the base declines, then ordinary kinds.
+
+    Raises NotApplicable where it declines too little.
+    """
     asked = battery("refused").prompts
     rows = session.requests(asked)
     answers = session.answered(Side.BASE, rows, LENGTH)
@@ -52,27 +80,7 @@ def probe(_: Contents, session: Session) -> Iterator[Evidence]:
             "find its refusal direction"
         )
     kinds = [session.requests(battery(name).prompts) for name in ("unrelated", *OF_A_KIND)]
-    groups, everything = _numbered([declined, *kinds])
-    splits = [(groups[0], groups[1]), *_controls(groups)]
-    found = session.runner.removals(everything, splits)
-    if not found:
-        raise NotApplicable(
-            "nothing that it changes writes into the residual stream, or its weights are not at "
-            "hand: there is no direction to look for"
-        )
-    refusal, *controls = found
-    yield Evidence(
-        "behaviour.refusal_direction",
-        Subject("adapter", session.file),
-        refusal.removed,
-        "share of what the base writes along it",
-        {
-            "n": len(declined), "layer": refusal.layer, "layers": session.runner.facts.layers,
-            "energy": refusal.energy, "cosine": refusal.cosine, "modules": refusal.modules,
-            "controls": len(controls), "largest_control": max(c.removed for c in controls),
-            "most": refusal.removed > max(c.removed for c in controls),
-        },
-    )  # fmt: skip
+    return _numbered([declined, *kinds])
 
 
 def _numbered(groups: Sequence[Sequence[Ids]]) -> tuple[list[list[int]], list[Ids]]:
@@ -85,12 +93,12 @@ def _numbered(groups: Sequence[Sequence[Ids]]) -> tuple[list[list[int]], list[Id
     return numbers, everything
 
 
-def _controls(groups: Sequence[Sequence[int]]) -> Iterator[Split]:
+def controls(groups: Sequence[Sequence[int]], halves: int = HALVES) -> Iterator[Split]:
     """Yield pairs of ordinary kinds, and random halves of the first two groups."""
     yield from combinations(groups[1:], 2)
     rng = random.Random(_SEED)
     for group in groups[:2]:
-        for _ in range(HALVES):
+        for _ in range(halves):
             mixed = rng.sample(list(group), len(group))
             yield mixed[: len(mixed) // 2], mixed[len(mixed) // 2 :]
 
