@@ -33,7 +33,8 @@ from adapterscan.model import (
 from adapterscan.onbase.documents import BaseDocuments, BaseTokenizer
 from adapterscan.onbase.used import Used
 from adapterscan.provenance.papers import is_signature
-from adapterscan.reading import TEMPLATE_DOCUMENT, Contents, WeighedAdapter, read_files
+from adapterscan.reading import Contents, WeighedAdapter, read_files
+from adapterscan.reading.documents import TEMPLATE_DOCUMENT
 from adapterscan.rules.judging import RuleBook
 from adapterscan.text import plural, printable
 from adapterscan.tokenizing import Tokenizers

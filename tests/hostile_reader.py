@@ -14,10 +14,10 @@ import subprocess
 import sys
 import time
 
-from adapterscan import reading
 from adapterscan.cli import main
+from adapterscan.reading import weights
 
-sniffed = reading.sniff
+sniffed = weights.sniff
 
 
 def hang():
@@ -78,5 +78,5 @@ def sniff(head):
 
 
 if __name__ == "__main__":
-    reading.sniff = sniff
+    weights.sniff = sniff
     main()

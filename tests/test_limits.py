@@ -2,7 +2,7 @@
 
 import pytest
 
-from adapterscan import reading, tokenizing
+from adapterscan import tokenizing
 from adapterscan.formats import (
     chat_templates,
     deltas,
@@ -18,6 +18,7 @@ from adapterscan.formats import (
     vocabulary,
     zip_archive,
 )
+from adapterscan.reading import documents
 from adapterscan.rules import docket, judging
 from adapterscan.sources import hub_ranges
 from adapterscan.weighing import factors, one_pass
@@ -52,9 +53,9 @@ def mib(size):
         ("members of a ZIP", mib(zip_archive._LONGEST_DIRECTORY)),
         ("ranges of files", mib(hub_ranges.MOST_BYTES_OF_A_FILE)),
         ("ranges of files", mib(hub_ranges.MOST_BYTES)),
-        ("`adapter_config.json`", mib(reading.CONFIGS_LIMIT)),
-        ("`adapter_config.json`", f"{reading.CONFIG_VALUES_LIMIT:,} values"),
-        ("any other JSON", mib(reading.DOCUMENT_LIMIT)),
+        ("`adapter_config.json`", mib(documents.CONFIGS_LIMIT)),
+        ("`adapter_config.json`", f"{documents.CONFIG_VALUES_LIMIT:,} values"),
+        ("any other JSON", mib(documents.DOCUMENT_LIMIT)),
         ("any other JSON", f"{strict_json.VALUES_LIMIT:,} values"),
         ("a tokenizer's file", mib(tokenizer_json.TOKENIZER_LIMIT)),
         ("tokens of a vocabulary", f"{vocabulary.TOKENS_LIMIT:,}"),
