@@ -58,7 +58,12 @@ def redact(text: str) -> str:
 
 
 def redact_issued(text: str) -> str:
-    """Return `text` without hub tokens; names such as `hf_transformers` stay."""
+    """Return `text` without hub tokens and passwords in addresses.
+
+    Names such as `hf_transformers` stay.
+    """
+    if "://" in text:
+        text = _LOGIN.sub(f"{WITHHELD}]@", text)
     if "hf_" not in text and "api_org_" not in text:
         return text
     return _WHOLE_TOKEN.sub(r"\1_[redacted]", text)

@@ -84,7 +84,15 @@ def test_there_is_a_folder_for_every_card_and_no_other() -> None:
 
 def test_benign_fixtures_say_so_in_their_names_or_are_other_layouts() -> None:
     benign = {name for name in NAMES if CARDS[name]["label"] == "benign"}
-    others = {"ia3", "prefix", "kohya", "diffusers-lora", "mlx", "default-adapter-name"}
+    others = {
+        "ia3",
+        "prefix",
+        "kohya",
+        "diffusers-lora",
+        "mlx",
+        "default-adapter-name",
+        "value-head",
+    }
     assert {name for name in benign if not name.startswith("benign")} == others
 
 

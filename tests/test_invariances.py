@@ -27,6 +27,9 @@ FLOAT32 = 1e-4  # of the fourth moment and the peaks, which are summed in float3
 #: Said of the file, not of ΔW; `entropy` is of the rank that the file has (docs/statistics.md).
 OF_THE_FILE = ("scaling", "rank", "entropy")
 
+#: Rules about how numbers are stored, and not about ΔW.
+OF_THE_BYTES = {"precision-mixed", "low-bits-patterned"}
+
 
 @dataclass
 class Facts:
@@ -58,8 +61,8 @@ class Facts:
                 for item in evidence
                 if item.name == "adapter.standing"
             ],
-            {finding.rule for finding in report.findings},
-            dict(report.counts),
+            {finding.rule for finding in report.findings} - OF_THE_BYTES,
+            {name: n for name, n in report.counts.items() if not name.startswith("bits.")},
         )
 
 

@@ -98,6 +98,9 @@ def test_all_evidence_is_judged_by_some_rule_or_is_mere_context() -> None:
         "base.refusal_module",
         "base.relative",
         "base.rounding",
+        "change.strength",
         "probe.model",
+        "prompt.token",
+        "token.moved",
         "tensor.values",
     }
