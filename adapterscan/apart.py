@@ -300,7 +300,10 @@ def _tell(
     except MemoryError:
         write('["memory"]\n')
     except Exception as error:
-        reason = printable(f"{type(error).__name__}: {error}", 600)
-        hint = "this is a defect of adapterscan: please report it with the command"
-        write(f"{json.dumps(['raised', reason, hint])}\n")
+        if isinstance(error, RuntimeError) and "start new thread" in str(error):
+            write('["memory"]\n')  # a thread's stack is memory, too
+        else:
+            reason = printable(f"{type(error).__name__}: {error}", 600)
+            hint = "this is a defect of adapterscan: please report it with the command"
+            write(f"{json.dumps(['raised', reason, hint])}\n")
     flush()

@@ -149,7 +149,7 @@ def observe(
     contents = Contents(artifact, peers, base, key=options.key, tokenizers=Tokenizers(beside))
     watch = _Watch(contents, emit)
     contents.tell = watch.doing
-    emit(_opened(artifact, detectors, options, peers, probing))
+    emit(opening(artifact, detectors, options, probing))
     for fact in artifact.evidence:
         emit(fact)
     watch.note(artifact.problems)
@@ -236,13 +236,14 @@ class _Watch:
         self.emit(Doing(text))
 
 
-def _opened(
+def opening(
     artifact: Artifact,
     detectors: Iterable[Detector],
     options: ScanOptions,
-    peers: Reference,
-    probing: ProbeRequest | None,
+    probing: ProbeRequest | None = None,
 ) -> Opened:
+    """Return what is known of a scan before anything is read."""
+    peers = options.peers or built_in()
     versions = {
         "detectors": ",".join(f"{d.name}@{d.version}" for d in detectors),
         "reference": ",".join(digest[:DIGEST] for digest in peers.digests),

@@ -21,7 +21,7 @@ from adapterscan.errors import Stopped
 from adapterscan.events import Closed, Opened, Reading
 from adapterscan.model import Artifact, File, FileRecord, Report, Skipped
 from adapterscan.rules.book import RuleBook
-from adapterscan.scan import ScanOptions, observe, scan, tell
+from adapterscan.scan import ScanOptions, observe, opening, scan, tell
 from adapterscan.text import plural
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def scan_apart(
         )  # fmt: skip
         return report if POSSIBLE or not limits.any else _unlimited(report)
     desk, target = Desk(rules, config_file), _Target(artifact)
+    desk.hear(opening(artifact, detectors, options, probing))  # the process may not come so far
     until = time.monotonic() + limits.seconds
     for attempt in range(ATTEMPTS):
         try:
@@ -168,7 +169,7 @@ class _Target:
             yield Skipped(
                 f"{plural(len(missed), 'file')} after it ({', '.join(missed[:3])}"
                 f"{', …' if len(missed) > 3 else ''})",
-                "not read: no time was left, or too many files before ended the process", True,
+                "not read: no time was left, or the process that reads ended before it", True,
                 "remove what was not analysed, then scan again",
             )  # fmt: skip
 

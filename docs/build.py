@@ -29,7 +29,8 @@ from fixtures.demo import SCENES, run_scene, served  # noqa: E402
 
 COMMANDS = (
     (),
-    *((name,) for name in "scan merge compare hook replay calibrate rules explain".split()),
+    *((name,) for name in "scan merge compare hook report diff baseline".split()),
+    *((name,) for name in "replay calibrate rules explain".split()),
     ("base", "build"),
 )
 #: Folders that hold nothing but generated pages; what is left over in them is removed.

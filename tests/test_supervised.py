@@ -277,3 +277,12 @@ def test_the_time_of_a_file_is_its_own(monkeypatch):
 
     assert Inspected("all") in list(apart(work, Limits(6)))
     assert watch_memory.__doc__
+
+
+def test_a_process_that_ends_before_it_reads_leaves_the_name_of_its_target(run, adapters):
+    target = adapters / "benign-qv"
+    result = run("scan", target, "--memory", "10MB", "--format", "json")
+    (report,) = json.loads(result.stdout)["reports"]
+    assert report["target"] == str(target)
+    assert report["summary"]["complete"] is False
+    assert result.returncode == 3

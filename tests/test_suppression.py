@@ -146,3 +146,11 @@ def test_a_file_that_cannot_be_meant_is_refused(text: str, tmp_path: Path):
     path.write_text(text)
     with pytest.raises(BadConfig):
         read_entries(path)
+
+
+def test_a_day_that_is_over_is_refused(adapter: Path, tmp_path: Path):
+    run("scan", adapter, "-o", tmp_path / "r.json")
+    code, text = run("baseline", tmp_path / "r.json", "--reason", "r", "--owner", "o",
+                     "--expires", "2020-01-01")  # fmt: skip
+    assert code == 2
+    assert "is over" in text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +10,7 @@ import typer
 
 from adapterscan.cli.app import app, explained
 from adapterscan.cli.output import echo, write_file
+from adapterscan.errors import UsageError
 
 
 @app.command()
@@ -29,6 +30,11 @@ def baseline(
         from adapterscan.report_file import read_report
         from adapterscan.suppression import entries_of, written
 
+        if expires.date() < datetime.now(UTC).date():
+            raise UsageError(
+                f"--expires {expires.date()} is over",
+                hint="name the last day that they are accepted",
+            )
         found = [report for path in reports for report in read_report(path).reports]
         pieces = written(entries_of(found, reason, owner, expires.date()))
         if output is None:

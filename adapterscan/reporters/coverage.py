@@ -78,7 +78,7 @@ def _verified(report: Report) -> str:
 def inspected(report: Report) -> str:
     """Return what was inspected, in words."""
     told = "; ".join(report.coverage.inspected) or "nothing"
-    if any(adapter.frobenius_norm is not None for adapter in report.adapters):
+    if any(adapter.modules for adapter in report.adapters):
         return told
     return f"{told}. No weight update was measured"
 

@@ -47,8 +47,12 @@ def _report(report: Report) -> Iterator[str]:
         yield "\n"
         for finding in loud[:SHOWN]:
             yield from _finding(finding)
-    else:
-        yield "No findings in what was analysed.\n\n"
+    elif len(counted) == len(report.findings):
+        above = " above info" if counted else ""
+        yield f"No findings{above} in what was analysed.\n\n"
+    quiet = [finding.rule for finding in counted if finding.severity == Severity.INFO]
+    if quiet:
+        yield f"Notes of severity info: {', '.join(_code(rule) for rule in quiet)}.\n\n"
     for finding in report.findings:
         if held := finding.suppression:
             told = f"{_text(held.reason)} ({_text(held.owner)}, until {_text(held.expires)})"

@@ -17,7 +17,8 @@ def said(outcome: Outcome) -> str:
     accepted = len(findings) - counts.total()
     found = ", ".join(f"{counts[s]} {s.label}" for s in reversed(Severity) if counts[s])
     incomplete = sum(not report.coverage.complete for report in reports)
-    parts = [found or "no findings"] if reports else []
+    nothing = "no finding that counts" if accepted else "no findings"
+    parts = [found or nothing] if reports else []
     if accepted:
         parts.append(f"{plural(accepted, 'finding')} suppressed")
     if incomplete:

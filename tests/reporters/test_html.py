@@ -443,3 +443,10 @@ def test_facts_that_are_not_listed_do_not_break_the_matrix():
 def test_a_judgement_that_nobody_drew_is_still_a_page():
     item = Evidence("sum.module", Subject("module", "a + b", "x"), None, "", {})
     held(page_of(page_reports.bare(evidence=(item,))))
+
+
+def test_a_run_of_which_nothing_could_be_scanned_is_a_page_too():
+    error = NotFound("no such repository", hint="check the name")
+    text = "".join(render_html(Outcome((), (("org/gone", error),), 2, None), ()))
+    assert "org/gone" in text
+    assert "not scanned" in text
