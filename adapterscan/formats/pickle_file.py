@@ -16,13 +16,14 @@ from adapterscan.formats.pickle_policy import is_blocked
 from adapterscan.formats.pickle_values import Global
 from adapterscan.formats.pickle_vm import Disassembly, Limits, disassemble
 from adapterscan.formats.sniff import sniff
-from adapterscan.formats.tar_archive import TarRest, tar_entries
+from adapterscan.formats.tar_archive import TarEntry, TarRest, tar_entries
 from adapterscan.formats.zip_archive import (
     Archive,
     ArchiveDefect,
     Member,
     MemorySource,
     Source,
+    Within,
     read_archive,
     read_head,
     read_member,
@@ -126,6 +127,16 @@ class _Row:
     legacy: bool = False
 
 
+def _is_entry(source: Source, archive: Archive) -> bool:
+    """Return whether a zip at the end of a tar is its last entry whole, as in NeMo's files."""
+    first = min((member.header for member in archive.members), default=-1)
+    last = max((member.end for member in archive.members), default=0)
+    return any(
+        isinstance(entry, TarEntry) and entry.start <= first and last <= entry.start + entry.size
+        for entry in tar_entries(source)
+    )
+
+
 @dataclass(slots=True)
 class _Search:
     streams: list[PickleStream] = field(default_factory=list)
@@ -143,6 +154,8 @@ class _Search:
                 reason = f"{rest} bytes after its last pickle are nothing that we know"
                 self.note(ArchiveDefect("trailing_bytes", reason), name)
         archive = read_archive(source) if container not in ("empty", "text") else None
+        if archive is not None and container == "tar" and _is_entry(source, archive):
+            archive = None  # looked into as that entry
         if archive is not None and (container == "zip" or _is_real(archive)):
             if container != "zip":
                 reason = f"is {container} at its start and zip at its end"
@@ -292,7 +305,9 @@ class _Search:
                 reason = "torch's oldest format, which mixes pickles with raw numbers"
                 self.note(ArchiveDefect("legacy_tar", reason), path)
             container = sniff(source.read(entry.start, min(_HEAD, entry.size)))
-            if container in _NESTED:
+            if container == "zip" and depth < _DEEPEST:  # checkpoints weigh gigabytes
+                self.look(Within(source, entry.start, entry.size), path, container, depth + 1)
+            elif container in _NESTED:
                 self.nested(source.read(entry.start, min(entry.size, _LONGEST_PICKLE)), path,
                             container, depth)  # fmt: skip
             else:

@@ -28,7 +28,16 @@ _BY_NAME: Mapping[str, str] = {
     "usercustomize.py": "Python, when it starts in this folder",
     ".envrc": "direnv, when somebody enters the folder",
 }
+#: Libraries that loaders import: Python takes a module of the folder that it starts in first.
+_LIBRARIES = (
+    "accelerate|bitsandbytes|huggingface_hub|inspect|json|numpy|pandas|peft|pickle|random|requests|"
+    "safetensors|scipy|subprocess|tempfile|tokenizers|torch|transformers|trl|typing|vllm"
+)
 _BY_PATH: tuple[tuple[re.Pattern[str], str], ...] = (
+    (
+        re.compile(rf"(?:{_LIBRARIES})(?:\.py|/__init__\.py)"),
+        "Python, in place of the library, when it starts in this folder",
+    ),
     (re.compile(r"(?:.*/)?custom_generate/.+\.py"), "transformers' generate(custom_generate=…)"),
     (re.compile(r"(?:.*/)?\.vscode/(?:tasks|settings|launch)\.json"), "VS Code"),
     (re.compile(r"(?:.*/)?\.devcontainer/.+"), "a development container"),

@@ -34,13 +34,20 @@ _FETCH = r"(?:curl|wget|fetch|invoke-webrequest|iwr|invoke-restmethod|irm)\b"
 _SHELL = (
     r"(?:(?:ba|z|da|k|fi|c)?sh|python\d?(?:\.\d+)?|perl|ruby|node|iex|invoke-expression|source)\b"
 )
+_RUN = (
+    r"(?<![.\w])(?:exec|eval)\s{0,4}\("  # what was fetched or decoded before; `model.eval()` is not
+)
 #: (construct, what it begins with, what must follow within WINDOW characters). No pattern repeats
 #: more than forty characters: hostile text takes no longer than honest text.
 _PATTERNS: tuple[tuple[str, str, str], ...] = (
     ("download and run", rf"\b{_FETCH}", rf"(?:\||&&|;|\$\(|\n)[^\n]{{0,40}}?\b{_SHELL}"),
     ("download and run", rf"\b(?:{_SHELL}|eval\b)", rf"(?:\$\(|`|<\()[^\n]{{0,40}}?{_FETCH}"),
     ("download and run", r"\b(?:exec|eval)\b", r"\b(?:urlopen|urlretrieve|requests|httpx)\b"),
+    ("download and run", r"\b(?:urlopen|urlretrieve|requests\.get|httpx\.get)\b", _RUN),
     ("download and run", rf"\b{_FETCH}", r"(?:&&|;|\n)[^\n]{0,40}?(?:\bchmod\s\+x|\s\./\w)"),
+    ("decoded code", r"b(?:64|85|32|16)decode\b|a85decode|unhexlify|\bfromhex\b", _RUN),
+    ("shell", r"\bfrom\s{1,4}os\s{1,4}import\b",
+     r"\A[^\n]{0,80}?\b(?:system|popen|exec[lv]|spawn)"),
     ("download and run", r"\bdownloadstring\b|\bmshta\b", ""),
     ("download and run", r"\bcertutil\b", r"-urlcache"),
     (

@@ -64,6 +64,28 @@ class MemorySource:
 
 
 @dataclass(frozen=True, slots=True)
+class Within:
+    """A `Source` that is part of another: an entry of a tar, however large."""
+
+    whole: Source
+    start: int
+    length: int
+
+    @property
+    def size(self) -> int:
+        """Return the number of bytes."""
+        return max(0, min(self.length, self.whole.size - self.start))
+
+    def read(self, start: int, length: int) -> bytes:
+        """Return up to `length` bytes from `start`."""
+        return bytes(self.whole.read(self.start + start, max(0, min(length, self.size - start))))
+
+    def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Pass on what will be read next."""
+        self.whole.expect([(self.start + start, length) for start, length in ranges])
+
+
+@dataclass(frozen=True, slots=True)
 class ArchiveDefect:
     """A contradiction in an archive. `member` is untrusted text, "" for the archive itself.
 

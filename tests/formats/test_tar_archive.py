@@ -2,9 +2,14 @@
 
 import io
 import tarfile
+import zipfile
+from pathlib import Path
 
 import pytest
 
+from adapterscan.formats.pickle_facts import pickle_facts
+from adapterscan.formats.pickle_file import find_pickles
+from adapterscan.formats.reader import SourceFile
 from adapterscan.formats.tar_archive import TarEntry, TarRest, tar_entries
 from adapterscan.formats.zip_archive import MemorySource
 
@@ -58,3 +63,41 @@ def test_what_is_no_entry_is_told_with_its_place() -> None:
 
 def test_padding_is_not_told() -> None:
     assert read(tarred({"a": b"x"}) + bytes(100_000)) == [TarEntry("a", 512, 1)]
+
+
+def zipped(payload: bytes, size: int = 0) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", payload)
+        archive.writestr("archive/data/0", bytes(size))
+    return buffer.getvalue()
+
+
+def looked_into(folder: Path, data: bytes) -> tuple[list[str], list[str]]:
+    """Return the globals and the defects that are found in a file."""
+    path = folder / "megatron_lora.nemo"
+    path.write_bytes(data)
+    with SourceFile(path.name, path) as file:
+        facts = pickle_facts(find_pickles(file), "trainer")
+    names = [str(f.details["name"]) for f in facts if f.name == "pickle.global"]
+    return names, [str(f.value) for f in facts if f.name == "archive.defect"]
+
+
+@pytest.mark.parametrize("size", [100, 20 << 20])
+def test_a_checkpoint_at_the_end_of_a_tar_is_no_contradiction(size: int, tmp_path: Path) -> None:
+    data = tarred({"model_config.yaml": b"a: 1\n", "model_weights.ckpt": zipped(b"N.", size)})
+    assert looked_into(tmp_path, data) == ([], [])
+
+
+@pytest.mark.parametrize("size", [100, 20 << 20])
+@pytest.mark.parametrize("last", [True, False])
+def test_a_pickle_in_a_checkpoint_in_a_tar_is_found(size: int, last: bool, tmp_path: Path) -> None:
+    bad = {"model_weights.ckpt": zipped(b"cposix\nsystem\n(S'echo inert'\ntR.", size)}
+    entries = {"a.yaml": b"a: 1\n"} | bad if last else bad | {"a.yaml": b"a: 1\n"}
+    assert looked_into(tmp_path, tarred(entries))[0] == ["system"]
+
+
+def test_a_directory_that_reaches_out_of_the_last_entry_is_a_contradiction(tmp_path: Path) -> None:
+    whole = zipped(b"N.")
+    data = tarred({"a.txt": whole[:40], "b.ckpt": whole[40:]})
+    assert "polyglot" in looked_into(tmp_path, data)[1]

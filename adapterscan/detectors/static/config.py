@@ -68,7 +68,11 @@ def _base(config: AdapterConfig, artifact: Artifact) -> Iterator[Evidence]:
     pinned = config.revision is not None and _COMMIT.fullmatch(config.revision)
     if kind in ("hub", "self") and is_hub_id(text) and not pinned:
         revision = printable(config.revision) if config.revision else None
-        yield Evidence("config.base_unpinned", Subject("field", config.path, "revision"), revision)
+        proposed = (config.revision or "").strip().lower().startswith("refs/pr/")
+        yield Evidence(
+            "config.base_unpinned", Subject("field", config.path, "revision"), revision,
+            details={"proposed": proposed},
+        )  # fmt: skip
 
 
 def _rank(config: AdapterConfig) -> Iterator[Evidence]:
