@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,9 @@ def hostile(*arguments, **options):
 
 def running():
     """Return the command lines of all processes."""
-    return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        ["ps", "-eww", "-o", "args"], capture_output=True, text=True, check=True
+    ).stdout
 
 
 def reported(result):
@@ -93,8 +96,9 @@ def test_a_file_that_ends_a_scan_is_named_and_all_others_are_read(folder, what, 
 
 def test_no_child_of_a_stopped_process_lives_on(folder):
     (folder / "m.bin").write_bytes(b"!breed!")
-    hostile("scan", folder, "--timeout", "4s")
-    assert "bred-by-a-file" not in running()
+    mark = uuid.uuid4().hex
+    hostile("scan", folder, "--timeout", "4s", env={**os.environ, "MARK": mark})
+    assert mark not in running()
 
 
 def test_memory_that_is_asked_for_again_and_again_is_a_hang(folder):
@@ -177,19 +181,21 @@ def test_a_limit_that_is_none_is_refused(run, adapters, options):
 
 def test_an_interruption_ends_both_processes(folder):
     (folder / "m.bin").write_bytes(b"!breed!")
+    mark = uuid.uuid4().hex
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.hostile_reader", "scan", str(folder)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "MARK": mark},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    while "bred-by-a-file" not in running():
+    while process.poll() is None and mark not in running():
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert out == ""
     assert err.startswith("adapterscan: interrupted")
-    assert "bred-by-a-file" not in running()
+    assert mark not in running()
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in ADAPTERS.iterdir() if path.is_dir()))
