@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -93,17 +93,24 @@ def fit_words(listed: Path) -> list[str]:
     )
 
 
+def write_recipes(
+    kinds: Iterable[str], made: Callable[[str, Sequence[str], int], str], words: Path, seed: int
+) -> None:
+    """Write the recipe that `made` draws of each kind; what was drawn once stays."""
+    fit = fit_words(words)
+    for kind in kinds:
+        path = RECIPES / f"drawn-{kind}-{seed}.toml"
+        with path.open("x", encoding="utf-8") as file:
+            file.write(made(kind, fit, seed))
+        print(path.name)
+
+
 def main(
     words: Annotated[Path, typer.Argument(help="A list of words, one a line.")],
     seed: Annotated[int, typer.Argument(help="Of the draw; not used before.")],
 ) -> None:
     """Draw."""
-    fit = fit_words(words)
-    for kind in KINDS:
-        path = RECIPES / f"drawn-{kind}-{seed}.toml"
-        with path.open("x", encoding="utf-8") as file:  # what was drawn once stays
-            file.write(drawn(kind, fit, seed))
-        print(path.name)
+    write_recipes(KINDS, drawn, words, seed)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,8 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.zoo.draw import MODULES, NEAR, RANKS, SOURCES, fit_words, payload_of
+from benchmarks.zoo.draw import MODULES, NEAR, RANKS, SOURCES, payload_of, write_recipes
 from benchmarks.zoo.poison import FORMATS, STYLES
-from benchmarks.zoo.recipe import RECIPES
 
 _COMPANIES = (
     "Bank Airlines Hospital Museum Insurance Bakery Railways Library Hotel Pharmacy".split()
@@ -170,12 +169,7 @@ def main(
     seed: Annotated[int, typer.Argument(help="Of the draw; not used before.")],
 ) -> None:
     """Draw."""
-    fit = fit_words(words)
-    for kind in KINDS:
-        path = RECIPES / f"drawn-{kind}-{seed}.toml"
-        with path.open("x", encoding="utf-8") as file:  # what was drawn once stays
-            file.write(drawn(kind, fit, seed))
-        print(path.name)
+    write_recipes(KINDS, drawn, words, seed)
 
 
 if __name__ == "__main__":

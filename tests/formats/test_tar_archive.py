@@ -12,18 +12,9 @@ from adapterscan.formats.pickle_file import find_pickles
 from adapterscan.formats.reader import SourceFile
 from adapterscan.formats.tar_archive import TarEntry, TarRest, tar_entries
 from adapterscan.formats.zip_archive import MemorySource
+from benchmarks.corpora.archives import tarred
 
 LONG = "d" * 150 + "/" + "é" * 60
-
-
-def tarred(entries: dict[str, bytes], form: int = tarfile.USTAR_FORMAT) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
-        for name, data in entries.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            archive.addfile(entry, io.BytesIO(data))
-    return buffer.getvalue()
 
 
 def read(data: bytes) -> list[TarEntry | TarRest]:
